@@ -1,0 +1,167 @@
+"""What is to be decided: the obligations a spec file states, grouped so that one lowering serves many properties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mmucheck.ir.changes import apply_change
+from mmucheck.ir.expand import Expander
+from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.names.library import Library, Versioned
+from mmucheck.syntax import ast
+from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span
+
+EXPECTED = {"proves": "proved", "refutes": "refuted", "vacuous": "vacuous"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What runs: paths on devices under a protocol, on one side of a change or none. ``version`` of each path."""
+
+    paths: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    protocol: str
+    change: str = ""
+    side: str = ""
+    excepted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f"{self.side} {self.change}" if self.change else f"under {self.protocol}"
+        left_out = f" except {', '.join(self.excepted)}" if self.excepted else ""
+        return f"{' || '.join(self.path_names)} on {' + '.join(self.devices)} {where}{left_out}"
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        return tuple(f"{name}@{version}" if version else name for name, version in self.paths)
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """One property of one subject. ``expected`` is "" where nothing was stated (a matrix); ``span`` is the check's."""
+
+    subject: Subject
+    property: str
+    expected: str = ""
+    reason: str = ""
+    spec: str = ""
+    check: str = ""
+    doc: str = ""
+    span: Span | None = None
+
+    @property
+    def target(self) -> str:
+        """How a user names it on the command line."""
+        file = self.span.file if self.span else ""
+        return f"{file}::{self.spec}::{self.check}"
+
+
+def obligations(library: Library, specs: Iterable[ast.Spec]) -> list[Obligation]:
+    """Everything the specs state, in source order. The library must have passed its checks."""
+    found: list[Obligation] = []
+    for spec in specs:
+        for check in spec.checks:
+            assert check.side is not None
+            paths = tuple((t.name, _version(library, t)) for t in check.threads)
+            for devices in check.devices:
+                for verdict in check.verdicts:
+                    for name in verdict.properties:
+                        names = tuple(d.name for d in devices)
+                        prop = library.properties[name.name]
+                        if prop.device:
+                            names = (prop.device,)
+                        subject = _subject(library, paths, names, check.side)
+                        found.append(
+                            Obligation(subject, name.name, EXPECTED[verdict.verdict], verdict.reason, spec.name, check.name,
+                                       check.doc, check.span)  # fmt: skip
+                        )
+    return list(dict.fromkeys(found))
+
+
+def _version(library: Library, target: ast.QName) -> str:
+    return next(v.version for v in library.named(target.name) if not target.version or v.version == target.version)
+
+
+def _subject(library: Library, paths: tuple[tuple[str, str], ...], devices: tuple[str, ...], side: ast.Side) -> Subject:
+    if side.kind == "under":
+        return Subject(paths, devices, side.name)
+    change = library.changes[side.name]
+    protocol = change.before if side.kind == "before" else change.after
+    return Subject(paths, devices, protocol, side.name, side.kind, tuple(e.name for e in side.excepted))
+
+
+def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
+    """Obligations by subject, both in the order of first appearance."""
+    groups: dict[Subject, list[Obligation]] = {}
+    for obligation in wanted:
+        groups.setdefault(obligation.subject, []).append(obligation)
+    return groups
+
+
+class Builder:
+    """Builds the systems of a library's subjects; applies each change once."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._changed: dict[tuple[str, tuple[str, ...]], Library] = {}
+
+    def system(self, subject: Subject) -> System:
+        """The subject in the intermediate form. Raises InputError for what only shows when it is put together."""
+        expander = self._expander(subject)
+        library = self._library(subject)
+        self._registration(subject)
+        programs = []
+        for name, version in subject.paths:
+            path = library.code[name, version].declaration
+            assert isinstance(path, ast.Path)
+            programs.append(expander.path(path, version))
+        devices = tuple(expander.device(library.devices[d]) for d in subject.devices)
+        locks = tuple(expander.lock(lock) for lock in library.locks.values())
+        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject))
+
+    def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
+        expander = self._expander(subject)
+        return [self._property(expander, name) for name in dict.fromkeys(names)]
+
+    def _property(self, expander: Expander, name: str) -> PropertyDecl:
+        prop = self.library.properties[name]
+        target = prop
+        while target.formula is None:
+            target = self.library.properties[target.alias]
+        decl = expander.prop(target)
+        return PropertyDecl(name, prop.title or decl.title, decl.when, decl.binders, decl.formula)
+
+    def _expander(self, subject: Subject) -> Expander:
+        return Expander(self._library(subject), subject.protocol, [self.library.devices[d] for d in subject.devices])
+
+    def _library(self, subject: Subject) -> Library:
+        if subject.side != "after":
+            return self.library
+        key = (subject.change, subject.excepted)
+        if key not in self._changed:
+            self._changed[key] = apply_change(self.library, self.library.changes[subject.change], frozenset(subject.excepted))
+        return self._changed[key]
+
+    def _registration(self, subject: Subject) -> None:
+        """A protocol may refuse a device that registers certain callbacks together (v6.6: mmu_notifier.c, registration fails)."""
+        callbacks = self.library.callbacks(subject.protocol)
+        for name in subject.devices:
+            hooks = {h.name: h for h in self.library.devices[name].hooks}
+            alone = [h for h in hooks if h in callbacks and "not_with_start_end" in callbacks[h].attributes]
+            others = [h for h in ("invalidate_range_start", "invalidate_range_end") if h in hooks and h in callbacks]
+            if alone and others:
+                message = f"`{subject.protocol}` refuses `{name}`: it may not register both `{alone[0]}` and `{others[0]}`"
+                raise InputError([Diagnostic("E405", message, hooks[others[0]].span, "registration fails in the kernel too")])
+
+    def _notes(self, subject: Subject) -> tuple[str, ...]:
+        callbacks = self.library.callbacks(subject.protocol)
+        return tuple(
+            f"{name} listens to {hook.name}(), which {subject.protocol} does not have: it is never called"
+            for name in subject.devices
+            for hook in self.library.devices[name].hooks
+            if hook.name not in callbacks
+        )
+
+
+def path_of(versioned: Versioned) -> tuple[str, str]:
+    return versioned.declaration.name, versioned.version

@@ -1,0 +1,128 @@
+"""From a solver's model to a concrete start: the simplest one the query allows, the same whatever model came first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mmucheck.engines.solver import Limits, Solver
+from mmucheck.lower.unroll import Lowering
+from mmucheck.machine.domain import BOOL, NUMBER
+from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE
+from mmucheck.machine.terms import Term, evaluate
+from mmucheck.names.builtins import PMD_BITS
+from mmucheck.replay.world import Entry, Scenario, page_of, region_of
+
+_BASE = 0x7F00_0000_0000
+_ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << PMD_BITS, 2 << PMD_BITS, 1 << 30, 2 << 30, 0xFFF))
+_SIZES = (1, 2, 4096)
+
+
+def simplest_model(lowering: Lowering, query: Term, model: dict[str, int], limits: Limits) -> dict[str, int]:
+    """A model of the query with preferred values tried one variable at a time in a fixed order."""
+    wishes = list(_wishes(lowering))
+    named = [(f"wish{i}", term) for i, term in enumerate(wishes)]
+    solver = Solver([*lowering.assume, query], named, limits)
+    kept: list[str] = []
+    values = evaluate(wishes, model)
+    for (name, _), holds in zip(named, values, strict=True):
+        if not holds:
+            answer = solver.check([*kept, name])
+            if answer.status != "sat":
+                continue
+            model = answer.model
+            values = evaluate(wishes, model)
+        kept.append(name)
+        if not holds:
+            continue
+    answer = solver.check(kept)
+    return answer.model if answer.status == "sat" else model
+
+
+def _wishes(lowering: Lowering) -> Iterable[Term]:
+    """Conditions to try, best first."""
+    terms, state = lowering.terms, lowering.state
+    for thread in lowering.threads:
+        for name, _ in thread.program.params if not thread.device else ():
+            value = state[thread.local(name)]
+            if value.sort == NUMBER:
+                addresses = [terms.eq(value, terms.const(a, NUMBER)) for a in _ADDRESSES]
+                yield from addresses
+    yield from (terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in _ADDRESSES)
+    for ident in ("frame.f", "table.t"):
+        yield terms.eq(state[f"{ident}.id"], terms.const(1, state[f"{ident}.id"].sort))
+        yield terms.not_(state[f"{ident}.others"])
+    for load in lowering.chooser.loads:
+        yield terms.eq(load.fields["kind"], terms.const(0, load.fields["kind"].sort))
+    for key in sorted(state):
+        if key.endswith(".valid") and state[key].sort == BOOL:
+            yield terms.not_(state[key])
+    yield terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, state["region.a.kind"].sort))
+    yield terms.not_(state["page.a.write"])
+
+
+def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
+    """The start the model describes: the witness's page, and every page first looked at on the way, as it was found."""
+    state = lowering.state
+
+    def value(term: Term) -> int:
+        return evaluate([term], model)[0]
+
+    witness = value(state["page.a.addr"])
+    pages: dict[int, dict[str, int]] = {page_of(witness): {f: value(state[f"page.a.{f}"]) for f in ("kind", "frame", "write")}}
+    regions: dict[int, dict[str, int]] = {
+        region_of(witness): {f: value(state[f"region.a.{f}"]) for f in ("kind", "frame", "write", "table")}
+    }
+    for load in lowering.chooser.loads:
+        happens, key = evaluate([load.happens, load.key], model)
+        if happens:
+            fields = {f: value(t) for f, t in load.fields.items()}
+            (pages if load.what == "page" else regions).setdefault(key, fields)
+    for key in pages:
+        regions.setdefault(region_of(key), {"kind": 0, "frame": 0, "write": 0, "table": 0})
+    frame, table = value(state["frame.f.id"]), value(state["table.t.id"])
+    rename = _Renaming(frame)
+    tables = _Renaming(table, 1)
+    page_entries = tuple(
+        (key, Entry(p["kind"], rename(p["frame"]) if p["kind"] == PTE_PRESENT else 0, bool(p["write"]))) for key, p in pages.items()
+    )
+    region_entries = tuple((key, _region_entry(r, rename, tables)) for key, r in regions.items())
+    cached: list[tuple[str, str, int, bool]] = []
+    for device in lowering.system.devices:
+        for cache in device.caches:
+            entry = f"{device.name}.{cache.name}.a"
+            if value(state[f"{entry}.valid"]):
+                key = page_of(witness) if cache.of == "pages" else region_of(witness)
+                write = cache.of == "pages" and bool(value(state[f"{entry}.write"]))
+                cached.append((device.name, cache.name, key, write))
+    params = tuple(
+        (thread.local(name), value(state[thread.local(name)]))
+        for thread in lowering.threads if not thread.device
+        for name, _ in thread.program.params
+    )  # fmt: skip
+    return Scenario(
+        witness, page_entries, region_entries, params, rename(frame), tables(table),
+        frozenset({rename(frame)} if value(state["frame.f.others"]) else ()),
+        frozenset({tables(table)} if value(state["table.t.others"]) else ()), tuple(cached),
+    )  # fmt: skip
+
+
+def _region_entry(fields: dict[str, int], frames: _Renaming, tables: _Renaming) -> Entry:
+    kind = fields["kind"]
+    if kind == PMD_HUGE:
+        return Entry(kind, frames(fields["frame"]), bool(fields["write"]))
+    return Entry(kind, tables(fields["table"])) if kind == PMD_TABLE else Entry(kind)
+
+
+class _Renaming:
+    """Identities by order of appearance; the witness is 1, the zero page stays what it is."""
+
+    def __init__(self, witness: int, reserved: int | None = None) -> None:
+        self._names = {witness: 1} if witness != ZERO_PAGE or reserved is not None else {}
+        if reserved is None:
+            self._names[ZERO_PAGE] = ZERO_PAGE
+
+    def __call__(self, ident: int) -> int:
+        if ident not in self._names:
+            taken = set(self._names.values()) | {0, 1}
+            self._names[ident] = next(i for i in range(1, 1 << 16) if i not in taken)
+        return self._names[ident]

@@ -1,0 +1,118 @@
+"""Deciding the properties of one system.
+
+A loop-free program is unrolled completely, so an unsatisfiable formula is a proof for every number of pages, frames, tables and
+devices (mmucheck/README.md, "One witness"). A program with loops is first unrolled a few times round to look for a refutation;
+what that does not refute needs an inductive invariant (mmucheck.engines.induction). Every refutation is replayed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from mmucheck.engines.concretise import scenario_of, simplest_model
+from mmucheck.engines.induction import prove_by_induction
+from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
+from mmucheck.ir.program import Expr, Op, PropertyDecl, System
+from mmucheck.lower.unroll import Lowering, Unrolling
+from mmucheck.machine.terms import Term
+from mmucheck.replay.explore import SearchExhausted, Violation, search
+
+ROUNDS = 2
+"""How often loops are followed when looking for a refutation."""
+
+
+def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
+           done: Callable[[PropertyDecl, Decision], None] | None = None) -> dict[str, Decision]:  # fmt: skip
+    """A decision for every property, by name. ``done`` hears of each as it falls.
+
+    Raises InternalError if a refutation cannot be replayed or a proof does not check.
+    """
+    found: dict[str, Decision] = {}
+    session = _Session(system, list(properties), limits)
+    for prop in session.properties:
+        started = time.perf_counter()
+        decision = session.decide(prop)
+        found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
+        if done is not None:
+            done(prop, found[prop.name])
+    return found
+
+
+class _Session:
+    """One lowering and one solver shared by all properties."""
+
+    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
+        self.system, self.properties, self.limits = system, properties, limits
+        self.lowering = Lowering(system)
+        self.loops = bool(system.threads[0].back_edge_targets())
+        self.unrolling = self.lowering.unroll(ROUNDS if self.loops else 0)
+        self.queries = {p.name: self._any(self.lowering.violation(p, self.unrolling)) for p in properties}
+        self.covers = {p.name: self._cover(p, self.unrolling) for p in properties}
+        named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
+        ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
+        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
+
+    def _any(self, conditions: list[tuple[object, Term]]) -> Term:
+        return self.lowering.terms.or_(*(term for _, term in conditions))
+
+    def _cover(self, prop: PropertyDecl, unrolling: Unrolling) -> Term:
+        """Some run comes to a state in which the property says anything."""
+        antecedents = premises(prop.formula)
+        if not antecedents:
+            return self.lowering.terms.true
+        some = replace(prop, formula=Op("!", (_disjunction(antecedents),)))
+        return self._any(self.lowering.violation(some, unrolling))
+
+    def decide(self, prop: PropertyDecl) -> Decision:
+        answer = self.solver.check([f"bad.{prop.name}"])
+        method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
+        if answer.status == "sat":
+            return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
+        if answer.status == "unknown":
+            return Decision(INCONCLUSIVE, method, answer.reason)
+        if not self.unrolling.truncated:
+            return self._vacuous(prop) or Decision(PROVED, method)
+        proof = prove_by_induction(self.lowering, prop, self.limits)
+        if proof.invariant is None:
+            bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
+            return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)
+        return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
+
+    def _vacuous(self, prop: PropertyDecl) -> Decision | None:
+        end = self.solver.check(["end"])
+        if end.status == "unsat":
+            return Decision(VACUOUS, "cover", "the path cannot run to its end")
+        cover = self.solver.check([f"cover.{prop.name}"])
+        if cover.status == "unsat":
+            return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
+        return None
+
+    def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
+        model = simplest_model(self.lowering, self.queries[prop.name], model, self.limits)
+        scenario = scenario_of(self.lowering, model)
+        try:
+            violation = search(self.system, scenario, prop)
+        except SearchExhausted as error:
+            raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
+        if violation is None:
+            raise InternalError(f"{prop.name}: the solver's refutation does not replay from {scenario}")
+        return violation
+
+
+def premises(formula: Expr) -> list[Expr]:
+    """The left sides of a property's implications: if none is ever true, the property says nothing."""
+    if isinstance(formula, Op) and formula.op == "->":
+        return [formula.args[0]]
+    if isinstance(formula, Op) and formula.op == "&&":
+        return [p for arg in formula.args for p in premises(arg)]
+    return []
+
+
+def _disjunction(parts: list[Expr]) -> Expr:
+    result = parts[0]
+    for part in parts[1:]:
+        result = Op("||", (result, part))
+    return result

@@ -1,0 +1,230 @@
+"""The intermediate form: what a check runs, with every name resolved and every macro expanded.
+
+A ``Program`` is a control-flow graph of atomic steps. A ``System`` is the programs of one check, the devices with
+their hooks inlined where callbacks are dispatched, and the properties. Nothing here knows of a solver or of values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mmucheck.syntax.diagnostics import Span
+
+# ---- expressions
+
+
+@dataclass(frozen=True)
+class Const:
+    """A number, or a boolean if ``kind`` is bool."""
+
+    value: int
+    kind: str = "number"
+
+
+@dataclass(frozen=True)
+class Local:
+    """A variable of the thread, or a bound variable of a property."""
+
+    name: str
+    kind: str = "number"
+
+
+@dataclass(frozen=True)
+class Op:
+    """``op`` is one of ! && || -> == != < <= + - * / % & | ^ ~ << >>, with C's meaning on 64-bit unsigned numbers."""
+
+    op: str
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the state: see LOOKS in mmucheck.names.builtins."""
+
+    name: str
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Nondet:
+    """A boolean nobody decides; ``label`` tells the places apart."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class DeviceVar:
+    device: str
+    name: str
+
+
+Expr = Const | Local | Op | Look | Nondet | DeviceVar
+
+
+def subexpressions(expr: Expr) -> list[Expr]:
+    """The expression and everything in it."""
+    found: list[Expr] = [expr]
+    if isinstance(expr, Op | Look):
+        for arg in expr.args:
+            found.extend(subexpressions(arg))
+    return found
+
+
+# ---- steps
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One level of macro expansion: who was called, from where, and the C file it stands for."""
+
+    name: str
+    anchor: str
+    called_at: Span
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a step comes from: its own place, the source text, the macro frames around it (outermost first), the actor
+    ("" for the thread itself, else the device whose hook or handler it belongs to)."""
+
+    span: Span
+    text: str
+    frames: tuple[Frame, ...] = ()
+    actor: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One atomic step. ``op`` is a primitive of the machine (mmucheck.machine.steps.STEPS) or one of
+
+    assign (results[0] := args[0]), branch (args[0]), assume, assert, wait (args[0]), nop.
+    ``names`` are the static operands: cache, lock, device, callback.
+    """
+
+    op: str
+    args: tuple[Expr, ...]
+    origin: Origin
+    results: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step and its successors: one; (taken, not taken) for a branch; (done, failed) for a partial step."""
+
+    step: Step
+    successors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """``nodes[entry]`` runs first; ``exit`` is the node reached when the program is done (its step is a nop).
+
+    ``params`` are given from outside; ``locals`` has the kind of every variable, parameters included.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    entry: int
+    exit: int
+    params: tuple[tuple[str, str], ...]
+    locals: dict[str, str]
+    anchor: str = ""
+    doc: str = ""
+
+    def back_edge_targets(self) -> frozenset[int]:
+        """The loop heads: targets of back edges in a depth-first walk from the entry."""
+        heads: set[int] = set()
+        state: dict[int, int] = {}
+        stack: list[tuple[int, int]] = [(self.entry, 0)]
+        state[self.entry] = 1
+        while stack:
+            node, i = stack[-1]
+            successors = self.nodes[node].successors
+            if i == len(successors):
+                state[node] = 2
+                stack.pop()
+                continue
+            stack[-1] = (node, i + 1)
+            target = successors[i]
+            if state.get(target) == 1:
+                heads.add(target)
+            elif target not in state:
+                state[target] = 1
+                stack.append((target, 0))
+        return frozenset(heads)
+
+    def topological(self) -> list[int]:
+        """Reachable nodes, each before its successors, back edges left out."""
+        order: list[int] = []
+        seen = {self.entry}
+        stack: list[tuple[int, int]] = [(self.entry, 0)]
+        while stack:
+            node, i = stack[-1]
+            successors = self.nodes[node].successors
+            if i == len(successors):
+                order.append(node)
+                stack.pop()
+                continue
+            stack[-1] = (node, i + 1)
+            if successors[i] not in seen:
+                seen.add(successors[i])
+                stack.append((successors[i], 0))
+        return order[::-1]
+
+
+# ---- devices, properties, systems
+
+
+@dataclass(frozen=True)
+class CacheDecl:
+    """``of`` is pages or tables; ``source`` is "", page_table or a cache of the same device; fills only while ``when``."""
+
+    name: str
+    of: str
+    source: str
+    when: Expr | None
+
+
+@dataclass(frozen=True)
+class LockDecl:
+    """``key`` is "", address or frame; addresses in one ``granule`` (bytes) share the lock."""
+
+    name: str
+    kind: str
+    key: str = ""
+    granule: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceDecl:
+    name: str
+    title: str
+    caches: tuple[CacheDecl, ...]
+    variables: tuple[tuple[str, Expr], ...]
+    locks: tuple[LockDecl, ...]
+    handlers: tuple[Program, ...]
+    hooks: tuple[str, ...]
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class PropertyDecl:
+    """``binders``: (name, kind) pairs; the formula is over them. ``when`` is always or finally."""
+
+    name: str
+    title: str
+    when: str
+    binders: tuple[tuple[str, str], ...]
+    formula: Expr
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything one obligation is about: the threads, the devices together on the address space, the locks."""
+
+    threads: tuple[Program, ...]
+    devices: tuple[DeviceDecl, ...]
+    locks: tuple[LockDecl, ...]
+    protocol: str
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,60 @@
+"""Terms as SMT-LIB 2 text, for any solver. Shared terms get a name once; nothing is written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mmucheck.machine.domain import BOOL
+from mmucheck.machine.terms import Term, postorder
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@/~!$%^&*+<>?-")
+
+
+def symbol(name: str) -> str:
+    """A name as an SMT-LIB symbol."""
+    return name if name and set(name) <= _PLAIN and not name[0].isdigit() else f"|{name}|"
+
+
+def sort(width: int) -> str:
+    return "Bool" if width == BOOL else f"(_ BitVec {width})"
+
+
+def constant(term: Term) -> str:
+    if term.sort == BOOL:
+        return "true" if term.value else "false"
+    return f"(_ bv{term.value} {term.sort})"
+
+
+def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = ()) -> str:
+    """Declarations, definitions and assertions. ``named``: booleans declared under the name and asserted to imply their term, for
+    use as assumptions."""
+    assertions = list(assertions)
+    roots = [*assertions, *(t for _, t in named)]
+    order = postorder(roots)
+    uses: dict[int, int] = {}
+    for term in order:
+        for arg in term.args:
+            uses[arg.index] = uses.get(arg.index, 0) + 1
+    for root in roots:
+        uses[root.index] = uses.get(root.index, 0) + 1
+    lines: list[str] = []
+    text: dict[int, str] = {}
+    for term in order:
+        if term.op == "const":
+            text[term.index] = constant(term)
+        elif term.op == "var":
+            text[term.index] = symbol(term.name)
+            lines.append(f"(declare-fun {text[term.index]} () {sort(term.sort)})")
+        else:
+            body = f"({term.op} {' '.join(text[a.index] for a in term.args)})"
+            if uses[term.index] > 1 or len(body) > 400:
+                name = f"?{term.index}"
+                lines.append(f"(define-fun {name} () {sort(term.sort)} {body})")
+                text[term.index] = name
+            else:
+                text[term.index] = body
+    lines.extend(f"(assert {text[a.index]})" for a in assertions)
+    for name, term in named:
+        lines.append(f"(declare-fun {symbol(name)} () Bool)")
+        lines.append(f"(assert (=> {symbol(name)} {text[term.index]}))")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,187 @@
+"""A system as one formula: the control-flow graph run once over terms, states joined where control joins.
+
+Between two visible steps stands the closure of what may happen there: unknown holders let go, caches fill, handlers
+advance. A loop-free program is covered completely; a loop is followed ``bound`` times round, and ``truncated`` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mmucheck.ir.program import Node, PropertyDecl, System
+from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
+from mmucheck.machine.state import Thread, threads_of
+from mmucheck.machine.steps import Machine
+from mmucheck.machine.terms import Term, Terms
+from mmucheck.machine.visibility import asks_cache, changes_upper, device_locks, visible
+
+@dataclass(frozen=True)
+class Place:
+    """A state of the unrolled program: before ``node``, after ``rounds`` times round loops."""
+
+    node: int
+    rounds: int
+    guard: Term
+    state: TermState
+
+
+@dataclass
+class Unrolling:
+    """What ``unroll`` gives: every visible place, and the terms that say what must hold at the start."""
+
+    places: list[Place] = field(default_factory=list)
+    exits: list[Place] = field(default_factory=list)
+    cuts: list[Place] = field(default_factory=list)
+    truncated: bool = False
+
+
+class Lowering:
+    """One system over terms. Build once, ask many times: properties share everything."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.terms = Terms()
+        self.machine: Machine[Term] = Machine(self.terms, system, WITNESS)
+        self.threads = threads_of(system)
+        self.chooser = FreshVariables(self.terms)
+        self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
+        self.handlers = tuple(t for t in self.threads if t.device)
+        self._device_locks = device_locks(system)
+        self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
+        self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        for handler in self.handlers:
+            self._start_handler(handler)
+
+    # ---- properties
+
+    def violation(self, prop: PropertyDecl, unrolling: Unrolling) -> list[tuple[Place, Term]]:
+        """For each place where the property must hold, the condition under which it is reached and broken."""
+        places = unrolling.exits if prop.when == "finally" else unrolling.places
+        found = [(p, self.terms.and_(p.guard, violated(self.machine, prop, p.state))) for p in places]
+        return [(place, term) for place, term in found if term is not self.terms.false]
+
+    # ---- running
+
+    def unroll(self, bound: int = 0) -> Unrolling:
+        """From the start state through the program, loops ``bound`` times round."""
+        entry = Place(self.threads[0].program.entry, 0, self.terms.true, self.state)
+        return self.run([entry], bound)
+
+    def run(self, entries: list[Place], bound: int, cut: frozenset[int] = frozenset()) -> Unrolling:
+        """From given places. Control that comes to a node of ``cut`` again stops there and is kept in ``cuts``."""
+        thread = self.threads[0]
+        program = thread.program
+        order = {node: i for i, node in enumerate(program.topological())}
+        result = Unrolling()
+        waiting: dict[tuple[int, int], list[tuple[Term, TermState]]] = {}
+        for entry in entries:
+            waiting.setdefault((entry.rounds, entry.node), []).append((entry.guard, entry.state))
+        started = {(e.rounds, e.node) for e in entries}
+        while waiting:
+            key = min(waiting, key=lambda k: (k[0], order[k[1]]))
+            rounds, node = key
+            guard, state = self._join(waiting.pop(key))
+            if node in cut and key not in started:
+                result.cuts.append(Place(node, rounds, guard, state))
+                continue
+            for target, after_guard, after in self._step(thread, program.nodes[node], node, rounds, guard, state, result):
+                back = order[target] <= order[node]
+                if back and rounds >= bound and target not in cut:
+                    result.truncated = True
+                    continue
+                waiting.setdefault((rounds + back, target), []).append((after_guard, after))
+        return result
+
+    def _join(self, arrivals: list[tuple[Term, TermState]]) -> tuple[Term, TermState]:
+        guard, state = arrivals[0]
+        for other_guard, other in arrivals[1:]:
+            state = {k: self.terms.ite(other_guard, other[k], v) for k, v in state.items()}
+            guard = self.terms.or_(guard, other_guard)
+        return guard, state
+
+    def _step(self, thread: Thread, node: Node, index: int, rounds: int, guard: Term, state: TermState,
+              result: Unrolling) -> list[tuple[int, Term, TermState]]:  # fmt: skip
+        state = dict(state)
+        self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
+        at_exit = not node.successors
+        if at_exit or visible(node.step, self._device_locks):
+            self._closure(state)
+            place = Place(index, rounds, guard, dict(state))
+            result.places.append(place)
+            if at_exit:
+                result.exits.append(place)
+                return []
+        self.chooser.guard = guard
+        outcome = self.machine.execute(state, thread, node.step, self.chooser)
+        guard = self.terms.and_(guard, outcome.guard)
+        if guard is self.terms.false:
+            return []
+        if outcome.branch is None:
+            return [(node.successors[0], guard, state)]
+        taken = self.terms.and_(guard, outcome.branch)
+        missed = self.terms.and_(guard, self.terms.not_(outcome.branch))
+        branches = [(node.successors[0], taken, state), (node.successors[1], missed, dict(state))]
+        return [b for b in branches if b[1] is not self.terms.false]
+
+    # ---- what may happen between two steps
+
+    def _closure(self, state: TermState) -> None:
+        terms, machine, chooser = self.terms, self.machine, self.chooser
+        for holder in machine.unknown_holders():
+            may = machine.may_drop(state, holder)
+            if may is not terms.false:
+                state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
+        for fill in machine.fills():
+            if fill.via and not self._upper:
+                continue
+            entry = f"{fill.device}.{fill.cache.name}.{fill.slot.name}"
+            if self._evicts:
+                state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
+            available, written = machine.fill(state, fill)
+            if available is terms.false:
+                continue
+            label = f"fill.{entry}" + (f".via.{fill.via}" if fill.via else "")
+            happens = terms.and_(available, chooser.boolean(label))
+            for key, value in written.items():
+                state[key] = terms.ite(happens, value, state[key])
+        for handler in self.handlers:
+            self._advance(handler, state)
+
+    def _start_handler(self, handler: Thread) -> None:
+        """A handler that only reads device variables runs once, at the witness's address: see mmucheck/README.md."""
+        for index in range(len(handler.program.nodes)):
+            self.state[f"{handler.name}.at.{index}"] = self.terms.false
+        self.state[f"{handler.name}.at.idle"] = self.terms.true
+        for name, kind in handler.program.params:
+            if kind == "page":
+                self.state[handler.local(name)] = self.state["page.a.key"]
+
+    def _advance(self, handler: Thread, state: TermState) -> None:
+        """Any number of the handler's next steps, in order."""
+        terms = self.terms
+        name = handler.name
+        start = terms.and_(state[f"{name}.at.idle"], self.chooser.boolean(f"{name}.start"))
+        entry = f"{name}.at.{handler.program.entry}"
+        state[f"{name}.at.idle"] = terms.and_(state[f"{name}.at.idle"], terms.not_(start))
+        state[entry] = terms.or_(state[entry], start)
+        for index in handler.program.topological():
+            here = f"{name}.at.{index}"
+            node = handler.program.nodes[index]
+            if state[here] is terms.false or not node.successors:
+                continue
+            go = state[here]
+            if visible(node.step, self._device_locks):
+                go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
+            after = dict(state)
+            outcome = self.machine.execute(after, handler, node.step, self.chooser)
+            go = terms.and_(go, outcome.guard)
+            if go is terms.false:
+                continue
+            for key, value in after.items():
+                if value is not state[key]:
+                    state[key] = terms.ite(go, value, state[key])
+            state[here] = terms.and_(state[here], terms.not_(go))
+            branch = outcome.branch if outcome.branch is not None else terms.true
+            for successor, way in zip(node.successors, (branch, terms.not_(branch)), strict=False):
+                target = f"{name}.at.{successor}"
+                state[target] = terms.or_(state[target], terms.and_(go, way))

@@ -1,0 +1,93 @@
+"""The state of the machine: named variables over a fixed set of slots.
+
+A slot is a page, region (2 MiB), frame or page-table page that the state keeps in full. The interpreter has a slot for
+everything in its small world. The witness world keeps one page, one frame, one table, and one *foreign* page and region that
+stand for whatever else the path touches (``open`` is true): their content is any value when first looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from mmucheck.ir.program import DeviceDecl, Program, System
+
+V = TypeVar("V")
+State = dict[str, V]
+
+PTE_NONE, PTE_PRESENT, PTE_MARKER = 0, 1, 2
+PMD_NONE, PMD_TABLE, PMD_HUGE, PMD_MARKER = 0, 1, 2, 3
+ZERO_PAGE = 0
+FOREIGN_KEY_FREE = (1 << 64) - 1
+"""A key no page and no region has: the foreign slot is empty."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    name: str
+    region: str = ""
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which slots there are. ``open``: there is more than the slots show."""
+
+    pages: tuple[Slot, ...]
+    regions: tuple[Slot, ...]
+    frames: tuple[str, ...]
+    tables: tuple[str, ...]
+    open: bool
+
+    def own_pages(self) -> tuple[Slot, ...]:
+        return tuple(p for p in self.pages if not p.foreign)
+
+    def own_regions(self) -> tuple[Slot, ...]:
+        return tuple(r for r in self.regions if not r.foreign)
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A sequential program that runs in the system: a VMM thread or a device's handler."""
+
+    name: str
+    program: Program
+    number: int
+    device: str = ""
+
+    def local(self, name: str) -> str:
+        return f"{self.name}.{name}"
+
+
+def threads_of(system: System) -> tuple[Thread, ...]:
+    """VMM threads, numbered from 1, then the devices' handlers."""
+    found = [Thread(f"vmm{i}" if len(system.threads) > 1 else "vmm", p, i) for i, p in enumerate(system.threads, 1)]
+    for device in system.devices:
+        for handler in device.handlers:
+            found.append(Thread(f"{device.name}.{handler.name}", handler, len(found) + 1, device.name))
+    return tuple(found)
+
+
+class Chooser(Protocol[V]):
+    """Where values come from that no step decides: fresh variables for the solver, a schedule for the interpreter."""
+
+    def boolean(self, label: str) -> V: ...
+    def frame(self, label: str) -> V: ...
+    def table(self, label: str) -> V: ...
+    def first_look(self, what: str, key: V, new: V) -> dict[str, V]:
+        """Content of a page or region that has no slot, if ``new``: kind, frame, write (and table)."""
+        ...
+
+
+PAGE_FIELDS = ("kind", "frame", "write")
+REGION_FIELDS = ("kind", "frame", "write", "table")
+CACHE_FIELDS = {"pages": ("valid", "frame", "write"), "tables": ("valid", "table")}
+
+
+def cache_slots(device: DeviceDecl, layout: Layout) -> Iterator[tuple[str, str, str]]:
+    """(cache name, slot name, of) for every entry a device's caches can hold in this layout."""
+    for cache in device.caches:
+        slots = layout.own_pages() if cache.of == "pages" else layout.own_regions()
+        for slot in slots:
+            yield cache.name, slot.name, cache.of

@@ -1,0 +1,233 @@
+"""Checks of whole declarations: devices, protocols, properties, changes, specs; and ``check`` for a whole library."""
+
+from __future__ import annotations
+
+from mmucheck.names.builtins import BINDER_KINDS, PARAM_KINDS
+from mmucheck.names.kinds import BodyChecker, Context, Scope
+from mmucheck.names.library import Library, Versioned
+from mmucheck.syntax import ast
+from mmucheck.syntax.diagnostics import Diagnostic, InputError, suggest
+
+
+def check(library: Library) -> None:
+    """Every name and kind in the library. Raises InputError with all that is wrong."""
+    checker = _DeclarationChecker(library)
+    checker.run()
+    if checker.body.diagnostics:
+        raise InputError(checker.body.diagnostics)
+
+
+class _DeclarationChecker:
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.body = BodyChecker(library)
+
+    def run(self) -> None:
+        for const in self.library.consts.values():
+            self.body.expect(const.value, "number", Scope(), Context())
+        for lock in self.library.locks.values():
+            self._lock(lock)
+        for versioned in self.library.code.values():
+            self._code(versioned)
+        for device in self.library.devices.values():
+            self._device(device)
+        for protocol in self.library.protocols.values():
+            self._protocol(protocol)
+        for prop in self.library.properties.values():
+            self._property(prop)
+        for change in self.library.changes.values():
+            self._change(change)
+        for spec in self.library.specs.values():
+            self._spec(spec)
+
+    def _lock(self, lock: ast.Lock) -> None:
+        if lock.key and lock.key not in PARAM_KINDS:
+            self.body.say("E201", f"`{lock.key}` is not a kind", lock.span, suggest(lock.key, PARAM_KINDS))
+        if lock.granule is not None:
+            self.body.expect(lock.granule, "number", Scope(), Context())
+
+    def _code(self, versioned: Versioned) -> None:
+        code = versioned.declaration
+        scope = self.body.scope_of(code.params)
+        ctx = Context(versioned.version)
+        if isinstance(code, ast.Path):
+            for condition in code.requires:
+                self.body.expect(condition, "bool", scope, ctx)
+            self.body.block(code.body, scope, ctx)
+        elif code.body is not None:
+            self.body.block(code.body, scope, ctx)
+        elif code.value is not None:
+            self.body.kind(code.value, scope, ctx)
+
+    def _device(self, device: ast.Device) -> None:
+        ctx = Context(device=device)
+        say = self.body.say
+        seen: set[str] = set()
+        for part in (*device.caches, *device.variables, *device.locks):
+            if part.name in seen:
+                say("E104", f"`{part.name}` is defined twice in this device", part.span)
+            seen.add(part.name)
+        for i, cache in enumerate(device.caches):
+            earlier = [c.name for c in device.caches[:i]]
+            if cache.of not in ("pages", "tables"):
+                say("E201", f"a cache is of `pages` or of `tables`, not of `{cache.of}`", cache.span, suggest(cache.of, ["pages", "tables"]))
+            if cache.source and cache.source != "page_table" and cache.source not in earlier:
+                hint = suggest(cache.source, ["page_table", *earlier])
+                say("E107", f"`{cache.source}` is not a cache declared before this one", cache.span, hint)
+            if cache.when is not None:
+                self.body.expect(cache.when, "bool", Scope(), ctx)
+        for variable in device.variables:
+            self.body.kind(variable.value, Scope(), Context())
+        for lock in device.locks:
+            self._lock(lock)
+        names: set[str] = set()
+        callbacks = {c.name: c for p in self.library.protocols.values() for c in p.callbacks}
+        for hook in device.hooks:
+            if hook.name in names:
+                say("E104", f"this device has two hooks for `{hook.name}`", hook.span)
+            names.add(hook.name)
+            callback = callbacks.get(hook.name)
+            if callback is None and callbacks:
+                say("E401", f"no protocol has a callback `{hook.name}`", hook.span, suggest(hook.name, callbacks))
+            elif callback is not None and len(callback.params) != len(hook.params):
+                say("E206", f"`{hook.name}` has {len(callback.params)} parameter(s)", hook.span)
+            self.body.block(hook.body, self.body.scope_of(hook.params, callback.params if callback else ()), ctx)
+        for handler in device.handlers:
+            self.body.block(handler.body, self.body.scope_of(handler.params), ctx)
+
+    def _protocol(self, protocol: ast.Protocol) -> None:
+        say = self.body.say
+        if protocol.base and protocol.base not in self.library.protocols:
+            say("E109", f"there is no protocol `{protocol.base}`", protocol.span, suggest(protocol.base, self.library.protocols))
+        chain, name = [protocol.name], protocol.base
+        while name in self.library.protocols and name not in chain:
+            chain.append(name)
+            name = self.library.protocols[name].base
+        if name == protocol.name:
+            say("E110", "protocols extend each other in a circle: " + " -> ".join([*chain, name]), protocol.span)
+            return
+        callbacks = self.library.callbacks(protocol.name)
+        inherited = {**self.library.callbacks(protocol.base), **self.library.functions(protocol.base)}
+        for gone in protocol.without:
+            if gone.name not in inherited:
+                say("E402", f"`{gone.name}` is not inherited, so it cannot be left out", gone.span, suggest(gone.name, inherited))
+        for function in protocol.functions:
+            scope = self.body.scope_of(function.params)
+            self.body.block(function.body, scope, Context())
+            for dispatch in _dispatches(function.body):
+                if dispatch.callback not in callbacks:
+                    say("E403", f"`{protocol.name}` has no callback `{dispatch.callback}`", dispatch.span, suggest(dispatch.callback, callbacks))
+
+    def _property(self, prop: ast.Property) -> None:
+        if prop.formula is None:
+            if prop.alias not in self.library.properties:
+                self.body.say("E111", f"there is no property `{prop.alias}`", prop.span, suggest(prop.alias, self.library.properties))
+            if prop.device not in self.library.devices and self.library.devices:
+                self.body.say("E112", f"there is no device `{prop.device}`", prop.span, suggest(prop.device, self.library.devices))
+            return
+        scope = Scope()
+        for binder in prop.binders:
+            if binder.kind not in BINDER_KINDS:
+                self.body.say("E201", f"a property binds devices, addresses, frames and tables, not `{binder.kind}`", binder.span,
+                              suggest(binder.kind, BINDER_KINDS))  # fmt: skip
+            if binder.name in scope.names:
+                self.body.say("E104", f"`{binder.name}` is bound twice", binder.span)
+            scope.names[binder.name] = (BINDER_KINDS.get(binder.kind, "number"), False)
+        kinds = [b.kind for b in prop.binders]
+        for kind in sorted(set(kinds)):
+            if kinds.count(kind) > 1:
+                self.body.say("E113", f"a property may bind one {kind}", prop.span, "see `One witness` in mmucheck/README.md")
+        self.body.expect(prop.formula, "bool", scope, Context(in_property=True))
+
+    def _change(self, change: ast.Change) -> None:
+        for name in (change.before, change.after):
+            if name not in self.library.protocols:
+                self.body.say("E109", f"there is no protocol `{name}`", change.span, suggest(name, self.library.protocols))
+        seen: set[str] = set()
+        for hunk in change.hunks:
+            if str(hunk.target) in seen:
+                self.body.say("E104", f"two hunks for `{hunk.target}`", hunk.span, "put both edits into one")
+            seen.add(str(hunk.target))
+            self.resolve(hunk.target)
+
+    def resolve(self, target: ast.QName) -> Versioned | None:
+        """The one path or macro a qualified name means."""
+        found = [v for v in self.library.named(target.name) if not target.version or v.version == target.version]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            versions = [v.version for v in self.library.named(target.name)]
+            hint = f"it exists at {', '.join(versions)}" if versions else suggest(target.name, [n for n, _ in self.library.code])
+            self.body.say("E114", f"there is no path or macro `{target}`", target.span, hint)
+        else:
+            versions = [f"`{target.name}@{v.version}`" for v in found]
+            self.body.say("E115", f"`{target.name}` exists in several kernel versions", target.span, "write " + " or ".join(versions))
+        return None
+
+    def _spec(self, spec: ast.Spec) -> None:
+        say, library = self.body.say, self.library
+        if not spec.checks:
+            say("E601", f"spec `{spec.name}` has no check", spec.span)
+        names: set[str] = set()
+        for check in spec.checks:
+            if check.name in names:
+                say("E104", f"two checks are called `{check.name}`", check.span)
+            names.add(check.name)
+            for thread in check.threads:
+                target = self.resolve(thread)
+                if target and not isinstance(target.declaration, ast.Path):
+                    say("E602", f"`{thread}` is a macro; a check runs a path", thread.span)
+            for device in (d for devices in check.devices for d in devices):
+                if device.name not in library.devices:
+                    say("E112", f"there is no device `{device.name}`", device.span, suggest(device.name, library.devices))
+            stated: set[str] = set()
+            for prop in (p for v in check.verdicts for p in v.properties):
+                if prop.name not in library.properties:
+                    say("E111", f"there is no property `{prop.name}`", prop.span, suggest(prop.name, library.properties))
+                if prop.name in stated:
+                    say("E603", f"two verdicts on `{prop.name}` in one check", prop.span)
+                stated.add(prop.name)
+            self._side(check)
+
+    def _side(self, check: ast.Check) -> None:
+        say, library, side = self.body.say, self.library, check.side
+        if side is None:
+            say("E604", "under which protocol?", check.span, "add `under PROTOCOL`, `before CHANGE` or `after CHANGE`")
+        elif side.kind == "under":
+            if side.name not in library.protocols:
+                say("E109", f"there is no protocol `{side.name}`", side.span, suggest(side.name, library.protocols))
+        elif side.name not in library.changes:
+            say("E116", f"there is no change `{side.name}`", side.span, suggest(side.name, library.changes))
+        else:
+            hunks = {h.target.name for h in library.changes[side.name].hunks}
+            for name in side.excepted:
+                if name.name not in hunks:
+                    say("E117", f"`{side.name}` has no hunk `{name.name}`", name.span, suggest(name.name, hunks))
+
+
+def _dispatches(block: ast.Block) -> list[ast.Dispatch]:
+    found: list[ast.Dispatch] = []
+    for stmt in block.body:
+        match stmt:
+            case ast.Dispatch():
+                found.append(stmt)
+            case ast.Block():
+                found.extend(_dispatches(stmt))
+            case ast.If(then=then, otherwise=otherwise):
+                found.extend(_dispatches(then))
+                found.extend(_dispatches(otherwise) if otherwise else [])
+            case ast.For(body=body) | ast.While(body=body) | ast.With(body=body):
+                found.extend(_dispatches(body))
+            case ast.Choose(branches=branches):
+                for branch in branches:
+                    found.extend(_dispatches(branch))
+    return found
+
+
+def diagnostics_of(library: Library) -> tuple[Diagnostic, ...]:
+    """The findings of ``check`` as values."""
+    try:
+        check(library)
+    except InputError as error:
+        return error.diagnostics
+    return ()
