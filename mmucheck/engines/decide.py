@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mmucheck.engines.concretise import scenario_of, simplest_model
-from mmucheck.engines.induction import prove_by_induction
+from mmucheck.engines.induction import Induction
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
@@ -54,6 +54,7 @@ class _Session:
         named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
         ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
         self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
+        self._induction: Induction | None = None
 
     def _any(self, conditions: list[tuple[object, Term]]) -> Term:
         return self.lowering.terms.or_(*(term for _, term in conditions))
@@ -75,7 +76,9 @@ class _Session:
             return Decision(INCONCLUSIVE, method, answer.reason)
         if not self.unrolling.truncated:
             return self._vacuous(prop) or Decision(PROVED, method)
-        proof = prove_by_induction(self.lowering, prop, self.limits)
+        if self._induction is None:
+            self._induction = Induction(self.lowering, self.limits)
+        proof = self._induction.prove(prop)
         if proof.invariant is None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)

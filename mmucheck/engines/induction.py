@@ -1,9 +1,231 @@
+"""Proofs for programs with loops: an inductive invariant at every loop head, found by IC3 over atoms.
+
+IC3 (Bradley, VMCAI 2011) in the form that blocks cubes of predicates instead of states (Cimatti and others, TACAS 2014,
+without refinement). Frame k over-approximates what k edges reach; a clause is a set of atoms that cannot all hold. When two
+frames are equal, that frame is an invariant. It is believed only after ``check_invariant`` has decided initiation, consecution
+and safety with fresh solvers that share nothing with the search.
+"""
+
 from __future__ import annotations
+
+import heapq
 from dataclasses import dataclass
+
+from mmucheck.engines.solver import Answer, Limits, Solver
+from mmucheck.engines.solver import Literal as Named
+from mmucheck.engines.verdicts import InternalError
+from mmucheck.ir.program import PropertyDecl
+from mmucheck.lower.cuts import CutSystem, Edge
+from mmucheck.lower.unroll import Lowering
+from mmucheck.machine.terms import Term
+
+MAX_LEVELS = 60
+MAX_BLOCKED = 4000
+
+Literal = tuple[int, bool]
+Cube = frozenset[Literal]
+
+
 @dataclass(frozen=True)
 class Proof:
+    """``invariant``: the clauses as text, or None. ``exhausted``: the method itself gave up (not a limit of time)."""
+
     invariant: tuple[str, ...] | None
     reason: str = ""
     exhausted: bool = False
-def prove_by_induction(lowering, prop, limits):
-    return Proof(None, "no invariant", True)
+
+
+class _GiveUp(Exception):
+    def __init__(self, reason: str, exhausted: bool) -> None:
+        super().__init__(reason)
+        self.reason, self.exhausted = reason, exhausted
+
+
+class Induction:
+    """The search for one system; frames are kept from one property to the next, since they say only what is reachable."""
+
+    def __init__(self, lowering: Lowering, limits: Limits) -> None:
+        self.system = CutSystem(lowering)
+        self.terms, self.limits = lowering.terms, limits
+        self.blocked: list[dict[int, list[Cube]]] = [{h: [] for h in self.system.heads} for _ in range(2)]
+        self._properties: list[PropertyDecl] = []
+        self._solvers: dict[int | None, Solver] = {}
+
+    def prove(self, prop: PropertyDecl) -> Proof:
+        """An invariant that excludes the property's violation, checked. Raises InternalError if the check fails."""
+        try:
+            self._open(prop)
+            if self._ask(None, ["bad"], 0).status == "sat":
+                return Proof(None, "the property breaks before the first loop", False)
+            level = 1
+            while True:
+                self._strengthen(level)
+                if level > MAX_LEVELS:
+                    raise _GiveUp(f"no invariant within {MAX_LEVELS} steps", True)
+                fixed = self._propagate(level)
+                if fixed is not None:
+                    return Proof(self._checked(prop, fixed))
+                level += 1
+        except _GiveUp as stop:
+            return Proof(None, stop.reason, stop.exhausted)
+
+    # ---- solvers
+
+    def _open(self, prop: PropertyDecl) -> None:
+        for source in (None, *self.system.heads):
+            named: list[tuple[str, Term]] = [("bad", self.system.violations(prop, source))]
+            defined = [(f"a{i}", atom) for i, atom in enumerate(self.system.atoms[source])] if source is not None else []
+            for e, edge in self._edges_from(source):
+                named.append((f"go{e}", edge.guard))
+                arriving = self.system.arriving(edge, self.system.atoms[edge.target])
+                defined += [(f"e{e}a{i}", atom) for i, atom in enumerate(arriving)]
+            assertions = self.system.lowering.assume if source is None else self.system.constraints
+            self._solvers[source] = Solver(assertions, named, self.limits, defined, many=True)
+        for level, by_head in enumerate(self.blocked):
+            for head, cubes in by_head.items():
+                for cube in cubes:
+                    self._tell(head, cube, level)
+
+    def _edges_from(self, source: int | None) -> list[tuple[int, Edge]]:
+        return [(i, e) for i, e in enumerate(self.system.edges) if e.source == source]
+
+    def _tell(self, head: int, cube: Cube, level: int) -> None:
+        self._solvers[head].add_clause(f"level{level}", [(f"a{i}", not sign) for i, sign in sorted(cube)])
+
+    def _literal(self, atoms: list[Term], index: int, sign: bool) -> Term:
+        return atoms[index] if sign else self.terms.not_(atoms[index])
+
+    def _ask(self, source: int | None, goal: list[Named | str], level: int) -> Answer:
+        """Is there a step from the start, or from a state of frame ``level`` at a head, to the goal?"""
+        frames = [f"level{k}" for k in range(max(1, level), len(self.blocked))] if source is not None else []
+        answer = self._solvers[source].check([*goal, *frames], model=False)
+        if answer.status == "unknown":
+            raise _GiveUp(answer.reason, False)
+        return answer
+
+    # ---- IC3
+
+    def _strengthen(self, level: int) -> None:
+        """Block every violation that frame ``level`` still allows."""
+        while len(self.blocked) <= level + 1:
+            self.blocked.append({h: [] for h in self.system.heads})
+        for head in self.system.heads:
+            while True:
+                answer = self._ask(head, ["bad"], level)
+                if answer.status == "unsat":
+                    break
+                self._block(self._state(head), head, level)
+
+    def _state(self, head: int) -> Cube:
+        """The state at a head in the last answer, as a cube of all atoms."""
+        names = [f"a{i}" for i in range(len(self.system.atoms[head]))]
+        return frozenset(enumerate(self._solvers[head].truth(names)))
+
+    def _block(self, cube: Cube, head: int, level: int) -> None:
+        counter = 0
+        queue: list[tuple[int, int, int, Cube]] = [(level, counter, head, cube)]
+        while queue:
+            k, _, at, goal = heapq.heappop(queue)
+            if self._is_blocked(goal, at, k):
+                continue
+            if sum(len(c) for by_head in self.blocked for c in by_head.values()) > MAX_BLOCKED:
+                raise _GiveUp("too many clauses", True)
+            found = self._predecessor(goal, at, k)
+            if isinstance(found, frozenset):
+                smaller = self._generalise(goal, found, at, k)
+                top = k
+                while top < level and not self._reaches(smaller, at, top + 1):
+                    top += 1
+                self.blocked[top][at].append(smaller)
+                self._tell(at, smaller, top)
+                if top < level:
+                    counter += 1
+                    heapq.heappush(queue, (top + 1, counter, at, goal))
+                continue
+            source, state = found
+            if source is None or k <= 1:
+                raise _GiveUp("the atoms are too coarse: a run of the abstraction breaks the property", True)
+            counter += 1
+            heapq.heappush(queue, (k - 1, counter, source, state))
+            counter += 1
+            heapq.heappush(queue, (k, counter, at, goal))
+
+    def _is_blocked(self, cube: Cube, head: int, level: int) -> bool:
+        return any(clause <= cube for by_head in self.blocked[level:] for clause in by_head[head])
+
+    def _predecessor(self, cube: Cube, head: int, level: int) -> Cube | tuple[int | None, Cube]:
+        """A state one edge before the cube in frame ``level - 1``, or the part of the cube that no such state can reach."""
+        needed: set[Literal] = set()
+        for e, edge in enumerate(self.system.edges):
+            if edge.target != head or (edge.source is not None and level <= 1):
+                continue
+            names: dict[Named, Literal] = {(f"e{e}a{i}", sign): (i, sign) for i, sign in sorted(cube)}
+            answer = self._ask(edge.source, [f"go{e}", *names], level - 1)
+            if answer.status == "sat":
+                return edge.source, (self._state(edge.source) if edge.source is not None else frozenset())
+            needed |= {names[c] for c in answer.core if c in names}
+        return frozenset(needed)
+
+    def _reaches(self, cube: Cube, head: int, level: int) -> bool:
+        return not isinstance(self._predecessor(cube, head, level), frozenset)
+
+    def _generalise(self, cube: Cube, core: Cube, head: int, level: int) -> Cube:
+        """Drop atoms while nothing in the frame before reaches what is left."""
+        smaller = core or cube
+        for literal in sorted(smaller):
+            if len(smaller) == 1 or literal not in smaller:
+                continue
+            found = self._predecessor(smaller - {literal}, head, level)
+            if isinstance(found, frozenset):
+                smaller = found or smaller - {literal}
+        return smaller
+
+    def _propagate(self, level: int) -> int | None:
+        """Push clauses up; a frame equal to the next is an invariant."""
+        for k in range(1, level + 1):
+            for head in self.system.heads:
+                for cube in list(self.blocked[k][head]):
+                    if not self._reaches(cube, head, k + 1):
+                        self.blocked[k][head].remove(cube)
+                        self.blocked[k + 1][head].append(cube)
+                        self._tell(head, cube, k + 1)
+            if not any(self.blocked[k].values()):
+                return k
+        return None
+
+    # ---- the check
+
+    def _checked(self, prop: PropertyDecl, level: int) -> tuple[str, ...]:
+        clauses = {h: sorted({c for by_head in self.blocked[level:] for c in by_head[h]}, key=sorted) for h in self.system.heads}
+        invariant = {
+            h: [self.terms.or_(*(self._literal(self.system.atoms[h], i, not sign) for i, sign in c)) for c in clauses[h]]
+            for h in self.system.heads
+        }
+        failed = check_invariant(self.system, prop, invariant, self.limits)
+        if failed:
+            raise InternalError(f"{prop.name}: the invariant fails its check: {failed}")
+        return tuple(repr(t) for h in self.system.heads for t in invariant[h])
+
+
+def obligations(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]]) -> list[tuple[str, list[Term]]]:
+    """(name, assertions that must be unsatisfiable) for initiation, consecution and safety of an invariant."""
+    terms = system.terms
+    found: list[tuple[str, list[Term]]] = [("init-safe", [*system.lowering.assume, system.violations(prop, None)])]
+    for i, edge in enumerate(system.edges):
+        arriving = system.arriving(edge, invariant[edge.target])
+        broken = terms.or_(*(terms.not_(t) for t in arriving))
+        known = list(system.lowering.assume) if edge.source is None else [*system.constraints, *invariant[edge.source]]
+        kind = "init" if edge.source is None else "step"
+        found.append((f"{kind}-{i}", [*known, edge.guard, broken]))
+    for head in system.heads:
+        found.append((f"safe-{head}", [*system.constraints, *invariant[head], system.violations(prop, head)]))
+    return found
+
+
+def check_invariant(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]], limits: Limits) -> str:
+    """Decide each obligation with a solver of its own; the name of the first that fails, or an empty string."""
+    for name, assertions in obligations(system, prop, invariant):
+        answer = Solver(assertions, (), limits).check()
+        if answer.status != "unsat":
+            return f"{name} is {answer.status}"
+    return ""

@@ -10,6 +10,10 @@ from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
 
 
+Literal = tuple[str, bool]
+"""A named boolean and its sign."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Per query: wall time in seconds (0: none), z3 resource units (0: none; a run within them is the same on every machine)."""
@@ -26,39 +30,65 @@ class Answer:
 
     status: str
     model: dict[str, int] = field(default_factory=dict)
-    core: tuple[str, ...] = ()
+    core: tuple[Literal, ...] = ()
     reason: str = ""
 
 
 class Solver:
-    """An incremental solver over one set of assertions; queries are sets of named assumptions."""
+    """An incremental solver over one set of assertions; queries are sets of named assumptions.
 
-    def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits) -> None:
+    A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``many``: hundreds of queries will come, so
+    the search engine that learns across them is used.
+    """
+
+    def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits,
+                 defined: Sequence[tuple[str, Term]] = (), many: bool = False) -> None:  # fmt: skip
         import z3
 
         self._z3: Any = z3
         self._context = z3.Context()
-        self._solver = z3.Solver(ctx=self._context)
+        self._solver = z3.SimpleSolver(ctx=self._context) if many else z3.SolverFor("QF_BV", ctx=self._context)
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
             self._solver.set("timeout", max(1, int(limits.timeout * 1000)))
         if limits.rlimit:
             self._solver.set("rlimit", limits.rlimit)
-        self._solver.from_string(script(assertions, named))
+        self._names: dict[str, Any] = {}
+        self._solver.from_string(script(assertions, named, defined))
 
-    def check(self, assumptions: Iterable[str] = (), negated: Iterable[str] = ()) -> Answer:
-        """Decide the assertions under the assumptions. Raises KeyboardInterrupt if Ctrl-C came while solving."""
-        bools = [self._z3.Bool(n, self._context) for n in assumptions]
-        bools += [self._z3.Not(self._z3.Bool(n, self._context)) for n in negated]
+    def add_clause(self, guard: str, literals: Iterable[Literal]) -> None:
+        """While ``guard`` is assumed, one of the literals holds."""
+        self._solver.add(self._z3.Or(self._z3.Not(self._bool(guard, True)), *(self._bool(n, s) for n, s in literals)))
+
+    def _bool(self, name: str, sign: bool) -> Any:
+        found = self._names.get(name)
+        if found is None:
+            found = self._names[name] = self._z3.Bool(name, self._context)
+        return found if sign else self._z3.Not(found)
+
+    def check(self, assumptions: Iterable[Literal | str] = (), model: bool = True) -> Answer:
+        """Decide the assertions under the assumptions; ``model``: whether one is wanted.
+
+        Raises KeyboardInterrupt if Ctrl-C came while solving.
+        """
+        literals = [(a, True) if isinstance(a, str) else a for a in assumptions]
+        bools = [self._bool(name, sign) for name, sign in literals]
         result = self._solver.check(*bools)
         if result == self._z3.sat:
-            return Answer("sat", model=self._model())
+            return Answer("sat", model=self._model() if model else {})
         if result == self._z3.unsat:
-            return Answer("unsat", core=tuple(sorted(str(c) for c in self._solver.unsat_core())))
+            core = {c.get_id() for c in self._solver.unsat_core()}
+            kept = tuple(literal for literal, b in zip(literals, bools, strict=True) if b.get_id() in core)
+            return Answer("unsat", core=kept)
         reason = self._solver.reason_unknown()
         if "interrupted" in reason:
             raise KeyboardInterrupt
         return Answer("unknown", reason=_reason(reason))
+
+    def truth(self, names: Iterable[str]) -> list[bool]:
+        """Values of named booleans in the model of the last check, which was sat."""
+        model = self._solver.model()
+        return [self._z3.is_true(model.get_interp(self._bool(n, True).decl())) for n in names]
 
     def _model(self) -> dict[str, int]:
         model = self._solver.model()

@@ -25,11 +25,11 @@ def constant(term: Term) -> str:
     return f"(_ bv{term.value} {term.sort})"
 
 
-def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = ()) -> str:
+def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = (), defined: Sequence[tuple[str, Term]] = ()) -> str:
     """Declarations, definitions and assertions. ``named``: booleans declared under the name and asserted to imply their term, for
-    use as assumptions."""
+    use as assumptions; ``defined``: the same with equivalence."""
     assertions = list(assertions)
-    roots = [*assertions, *(t for _, t in named)]
+    roots = [*assertions, *(t for _, t in (*named, *defined))]
     order = postorder(roots)
     uses: dict[int, int] = {}
     for term in order:
@@ -54,7 +54,8 @@ def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = ()) -
             else:
                 text[term.index] = body
     lines.extend(f"(assert {text[a.index]})" for a in assertions)
-    for name, term in named:
-        lines.append(f"(declare-fun {symbol(name)} () Bool)")
-        lines.append(f"(assert (=> {symbol(name)} {text[term.index]}))")
+    for op, group in (("=>", named), ("=", defined)):
+        for name, term in group:
+            lines.append(f"(declare-fun {symbol(name)} () Bool)")
+            lines.append(f"(assert ({op} {symbol(name)} {text[term.index]}))")
     return "\n".join(lines) + "\n"

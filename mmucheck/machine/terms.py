@@ -179,7 +179,7 @@ class Terms:
         return self._make("=", BOOL, (a, b))
 
     def ult(self, a: Term, b: Term) -> Term:
-        if a is b or (b.op == "const" and b.value == 0):
+        if a is b or (b.op == "const" and b.value == 0) or (b.op == "bvand" and b.args[0] is a):
             return self.false
         if a.op == "const" and b.op == "const":
             return self.const(a.value < b.value, BOOL)

@@ -22,6 +22,15 @@ def models_root() -> Path:
     return inside if inside.is_dir() else inside.parent.parent / "models"
 
 
+def shown_name(path: Path, root: Path | None = None) -> str:
+    """A short, stable name: relative to the working directory or to the library's root, never a machine's path."""
+    real = path.resolve()
+    for anchor in (Path.cwd(), (root or models_root()).resolve().parent):
+        if real.is_relative_to(anchor):
+            return real.relative_to(anchor).as_posix()
+    return str(path)
+
+
 @dataclass(frozen=True)
 class Versioned:
     """A path or macro with the kernel version of its file ("" if the file has none)."""
@@ -117,7 +126,7 @@ class _Loader:
             return
         if real in self._seen:
             return
-        shown = self._shown(path)
+        shown = shown_name(path, self.root)
         self._seen[real] = shown
         text = self._read(path, at)
         if text is None:
@@ -134,14 +143,6 @@ class _Loader:
         self.library.files[shown] = file
         self._index(file)
 
-    def _shown(self, path: Path) -> str:
-        """A short, stable name: relative to the working directory or to the library's root, never a machine's path."""
-        real = path.resolve()
-        for anchor, prefix in ((Path.cwd(), ""), (self.root.parent, "")):
-            if real.is_relative_to(anchor):
-                return prefix + real.relative_to(anchor).as_posix()
-        return str(path)
-
     def _read(self, path: Path, at: Span | None) -> str | None:
         try:
             with path.open("rb") as stream:
@@ -156,7 +157,7 @@ class _Loader:
             self._say("E101", f"cannot use {path.name}: {reason}", at, near)
             return None
         if len(data) > MAX_BYTES:
-            span = whole_file(self._shown(path))
+            span = whole_file(shown_name(path, self.root))
             self.diagnostics.append(
                 Diagnostic("E003", f"the file is larger than {MAX_BYTES // 1024} KiB", span, "this is hardly a model; split it if it is")
             )
@@ -164,7 +165,7 @@ class _Loader:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            self.diagnostics.append(Diagnostic("E002", "this is not a text file", whole_file(self._shown(path))))
+            self.diagnostics.append(Diagnostic("E002", "this is not a text file", whole_file(shown_name(path, self.root))))
             return None
 
     def _target(self, use: ast.Use, file: Path, base: Path) -> Path | None:

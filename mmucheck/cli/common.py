@@ -1,0 +1,296 @@
+"""What the commands share: options, targets, loading, exit codes, output that cannot be half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mmucheck.analyses.plan import Obligation
+    from mmucheck.analyses.run import Result
+    from mmucheck.names.library import Library
+    from mmucheck.report.style import Style
+
+AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_PRIORITY = (INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
+PARALLEL_FROM = 8
+"""Subjects from which worker processes pay for their start."""
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+# ---- exit codes
+
+
+def exit_code(results: Iterable[Result]) -> int:
+    """The code of a run: the worst of its results."""
+    return worst(code_of(r) for r in results)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The code that outranks the others: 130, 4, 2, 1, 3, 0."""
+    return min(codes, key=_PRIORITY.index, default=AS_EXPECTED)
+
+
+def code_of(result: Result) -> int:
+    """A result's code. Bounded and inconclusive are undecided, whatever was expected; without an expectation any decision is fine."""
+    if result.error or result.decision is None:
+        return INTERNAL
+    if result.decision.verdict in ("bounded", "inconclusive"):
+        return UNDECIDED
+    return UNEXPECTED if result.as_expected is False else AS_EXPECTED
+
+
+def failure(error: Exception) -> int:
+    """Say on stderr what went wrong and return its code. MMUCHECK_TRACEBACK=1 shows where an internal error came from."""
+    from mmucheck.syntax.diagnostics import Diagnostic, InputError, UsageError, whole_file
+
+    if isinstance(error, RecursionError):
+        error = InputError([Diagnostic("E004", "the input is nested too deeply", whole_file(""), "move inner parts into macros")])
+    if isinstance(error, InputError):
+        from mmucheck.report.diagnostics import render
+
+        click.echo(render(error.diagnostics, read_shown, style("auto", sys.stderr.isatty())), err=True, nl=False)
+        return BAD_INPUT
+    if isinstance(error, UsageError):
+        click.echo(f"mmucheck: error: {error}", err=True)
+        return BAD_INPUT
+    if os.environ.get("MMUCHECK_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"mmucheck: internal error: {type(error).__name__}: {error}", err=True)
+    click.echo("this is a fault of the tool and no verdict; MMUCHECK_TRACEBACK=1 shows where it came from", err=True)
+    return INTERNAL
+
+
+# ---- options
+
+
+def solving_options(command: F) -> F:
+    """Limits, processes and output, as every deciding command has them."""
+    for option in reversed(
+        (
+            click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to report."),
+            click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there, all or nothing."),
+            click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N",
+                         help="Worker processes.  [default: one per CPU for larger runs]"),
+            click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+                         help="Per obligation; 0 for none."),
+            click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
+                         help="Solver resources per obligation: the same on every machine; 0 for no limit."),
+            click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
+            click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
+                         help="NO_COLOR is respected by auto."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run."""
+
+    form: str
+    output: Path | None
+    jobs: int | None
+    timeout: float
+    rlimit: int
+    verbose: bool
+    color: str
+
+    @property
+    def style(self) -> Style:
+        return style(self.color, self.output is None and sys.stdout.isatty())
+
+
+def style(color: str, terminal: bool) -> Style:
+    """Colour if asked for, or on a terminal that wants it (https://no-color.org)."""
+    from mmucheck.report.style import Style
+
+    wanted = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(color == "always" or (color == "auto" and wanted))
+
+
+# ---- targets
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file or directory, and what of it: a spec, a check, or ("") everything."""
+
+    path: Path
+    spec: str = ""
+    check: str = ""
+
+
+def parse_target(text: str) -> Target:
+    """FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK. Raises UsageError for more parts or empty ones."""
+    from mmucheck.syntax.diagnostics import UsageError
+
+    parts = text.split("::")
+    if len(parts) > 3 or not all(parts):
+        raise UsageError(f"{text}: a target is FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK")
+    return Target(Path(parts[0]), *parts[1:])
+
+
+def files_of(target: Target) -> list[Path]:
+    """The target's files: itself, or every .mmu below a directory in sorted order. Raises UsageError if there are none."""
+    from mmucheck.syntax.diagnostics import UsageError
+
+    if not target.path.is_dir():
+        return [target.path]
+    if target.spec:
+        raise UsageError(f"{target.path} is a directory; a spec is named in a file: FILE::{target.spec}")
+    found = sorted(p for p in target.path.rglob("*.mmu") if p.is_file())
+    if not found:
+        raise UsageError(f"{target.path}: there is no .mmu file in this directory")
+    return found
+
+
+def load_files(files: Sequence[Path]) -> Library:
+    """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read."""
+    from mmucheck.names.declarations import check
+    from mmucheck.names.library import load
+
+    library = load(list(dict.fromkeys(files)))
+    check(library)
+    return library
+
+
+def select(library: Library, targets: Sequence[Target], name: str = "") -> list[Obligation]:
+    """The obligations of the targets whose spec or check has ``name`` in its name.
+
+    Raises UsageError for a spec or check that is not there, and if nothing is selected.
+    """
+    from mmucheck.analyses.plan import obligations
+    from mmucheck.names.library import shown_name
+    from mmucheck.syntax.diagnostics import UsageError, suggest
+
+    wanted: dict[str, set[str]] = {}
+    for target in targets:
+        files = {shown_name(f) for f in files_of(target)}
+        specs = {s: library.specs[s] for s, file in library.spec_files.items() if file in files}
+        if not specs:
+            raise UsageError(f"{target.path}: there is no spec in {'these files' if target.path.is_dir() else 'this file'}")
+        if target.spec and target.spec not in specs:
+            raise UsageError(_missing(f"{target.path} has no spec", target.spec, suggest(target.spec, specs), specs))
+        for spec in [specs[target.spec]] if target.spec else specs.values():
+            checks = [c.name for c in spec.checks]
+            if target.check and target.check not in checks:
+                raise UsageError(_missing(f"spec {spec.name} has no check", target.check, suggest(target.check, checks), checks))
+            wanted.setdefault(spec.name, set()).update([target.check] if target.check else checks)
+    chosen = []
+    for spec_name, spec in library.specs.items():
+        names = {c for c in wanted.get(spec_name, ()) if name in spec_name or name in c}
+        if names:
+            chosen.append(replace(spec, checks=tuple(c for c in spec.checks if c.name in names)))
+    if not chosen:
+        raise UsageError(f"nothing selected: no spec or check has `{name}` in its name")
+    return obligations(library, chosen)
+
+
+def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
+    return f"{what} `{name}`; {hint or 'there are ' + ', '.join(known)}"
+
+
+def read_shown(name: str) -> str | None:
+    """The text of a file by its shown name: below the working directory, or shipped."""
+    from mmucheck.names.library import models_root
+
+    for base in (Path(), models_root().parent):
+        with contextlib.suppress(OSError), (base / name).open("rb") as stream:
+            return stream.read(1 << 20).decode("utf-8", "replace")
+    return None
+
+
+# ---- running
+
+
+def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -> list[Result]:
+    """Decide, with progress on a terminal once it takes longer than a second."""
+    from mmucheck.analyses.plan import subjects
+    from mmucheck.analyses.run import run
+    from mmucheck.cli.progress import Progress
+    from mmucheck.engines.solver import Limits
+
+    jobs = settings.jobs
+    if jobs is None:
+        jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
+    with Progress(sys.stderr) as progress:
+        return run(library, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress)
+
+
+# ---- output
+
+
+def check_output(path: Path | None) -> None:
+    """Refuse before a long run what could not be written after it. Raises UsageError."""
+    from mmucheck.syntax.diagnostics import UsageError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
+        raise UsageError(f"cannot write {path}: permission denied")
+
+
+def write(text: str, path: Path | None) -> None:
+    """The report to stdout, or to a file that is replaced as a whole or not at all. Raises UsageError if it cannot be written."""
+    from mmucheck.syntax.diagnostics import UsageError
+
+    try:
+        if path is None:
+            _to_stdout(text)
+        elif path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path.resolve(), text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path or 'the report'}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _to_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def _replace(path: Path, text: str) -> None:
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

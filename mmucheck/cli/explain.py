@@ -1,0 +1,44 @@
+"""``mmucheck explain``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmucheck.cli import common
+
+
+@click.command()
+@click.argument("target", metavar="FILE::SPEC::CHECK")
+@click.option("-p", "--property", "prop", default="", metavar="NAME", help="Only this property.")
+@common.solving_options
+def explain(target: str, prop: str, **options: Any) -> int:
+    """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
+    from mmucheck.syntax.diagnostics import UsageError, suggest
+
+    settings = common.Settings(**options)
+    common.check_output(settings.output)
+    parsed = common.parse_target(target)
+    library = common.load_files(common.files_of(parsed))
+    wanted = common.select(library, [parsed])
+    stated = sorted({o.property for o in wanted})
+    if prop and prop not in stated:
+        raise UsageError(f"{target} says nothing on `{prop}`; {suggest(prop, stated) or 'it has ' + ', '.join(stated)}")
+    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings)
+    if settings.form == "json":
+        from mmucheck.report import json
+
+        text = json.render(results, library.digest())
+    else:
+        from mmucheck.report import text as as_text
+
+        blocks = [
+            as_text.proof(r, settings.style)
+            if as_text.verdict_of(r) == "proved" and as_text.met(r)
+            else as_text.explanation(r, settings.style, settings.verbose)
+            for r in results
+        ]
+        text = "\n".join(blocks)
+    common.write(text, settings.output)
+    return common.exit_code(results)

@@ -1,0 +1,109 @@
+"""``mmucheck matrix``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmucheck.cli import common
+
+if TYPE_CHECKING:
+    from mmucheck.analyses.plan import Subject
+    from mmucheck.names.library import Library
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE|DIR]...", type=click.Path(path_type=Path))
+@click.option("--protocol", default="", metavar="P", help="The protocol.  [default: v3_17]")
+@click.option("--change", default="", metavar="C", help="A change instead, with --side.")
+@click.option("--side", type=click.Choice(["before", "after"]), help="The side of the change.  [default: after]")
+@click.option("--property", "prop", default="no_freed_page", show_default=True, metavar="P", help="What is decided.")
+@click.option("--path", "paths", multiple=True, metavar="NAME", help="Only this path (repeat for more).")
+@click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device (repeat for more).")
+@click.option("--kernel", default="", metavar="V", help="The paths' kernel version.  [default: the protocol's]")
+@common.solving_options
+def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
+           devices: tuple[str, ...], kernel: str, **options: Any) -> int:  # fmt: skip
+    """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
+    from mmucheck.analyses.plan import Builder, Obligation, Subject
+    from mmucheck.names.library import models_root
+    from mmucheck.report import matrix as report
+    from mmucheck.syntax.diagnostics import InputError, UsageError
+
+    if protocol and change:
+        raise UsageError("name a protocol or a change, not both")
+    if side and not change:
+        raise UsageError("--side needs --change")
+    settings = common.Settings(**options)
+    common.check_output(settings.output)
+    roots = [common.Target(f) for f in files] or [common.Target(models_root())]
+    library = common.load_files([f for t in roots for f in common.files_of(t)])
+    subject = _frame(library, protocol, change, side or "after")
+    version = kernel or _version(library, subject)
+    rows = _choose("path", paths, [v.declaration.name for v in library.paths() if v.version in (version, "")])
+    _known("property", prop, library.properties)
+    own = library.properties[prop].device
+    columns = _choose("device", (own,) if own else devices, list(library.devices))
+    builder = Builder(library)
+    cells: dict[tuple[str, str], Any] = {}
+    wanted: dict[tuple[str, str], Obligation] = {}
+    for row in rows:
+        found = library.find(row, version)
+        assert found is not None
+        for column in columns:
+            one = Subject(((row, found.version),), (column,), subject.protocol, subject.change, subject.side)
+            cells[row, column] = ""
+            try:
+                builder.system(one)
+                wanted[row, column] = Obligation(one, prop)
+            except InputError as error:
+                cells[row, column] = error.diagnostics[0].message
+    results = common.decide(library, list(wanted.values()), settings)
+    cells |= dict(zip(wanted, results, strict=True))
+    where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
+    title = f"{prop}: paths of {version or 'no kernel version'} {where}"
+    table = report.Matrix(title, prop, subject.protocol, subject.change, subject.side, rows, columns, cells)
+    common.write(
+        report.render_json(table, library.digest()) if settings.form == "json" else report.render_text(table, settings.style),
+        settings.output,
+    )
+    return common.exit_code(results)
+
+
+def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
+    """What all cells have in common."""
+    from mmucheck.analyses.plan import Subject
+
+    if change:
+        _known("change", change, library.changes)
+        found = library.changes[change]
+        return Subject((), (), found.before if side == "before" else found.after, change, side)
+    protocol = protocol or "v3_17"
+    _known("protocol", protocol, library.protocols)
+    return Subject((), (), protocol)
+
+
+def _version(library: Library, subject: Subject) -> str:
+    """The kernel version of the paths: the protocol's own, or that of the nearest protocol it extends which has paths."""
+    versions = {v.version for v in library.paths()}
+    names = [p.name.replace("_", ".") for p in reversed(library.protocol_chain(subject.protocol))]
+    return next((n for n in names if n in versions), "")
+
+
+def _known(what: str, name: str, known: Any) -> None:
+    from mmucheck.syntax.diagnostics import UsageError, suggest
+
+    if name not in known:
+        raise UsageError(f"there is no {what} `{name}`; {suggest(name, known) or 'there are ' + ', '.join(sorted(known))}")
+
+
+def _choose(what: str, wanted: tuple[str, ...], known: list[str]) -> tuple[str, ...]:
+    from mmucheck.syntax.diagnostics import UsageError
+
+    for name in wanted:
+        _known(what, name, known)
+    if not known:
+        raise UsageError(f"nothing selected: there is no {what}")
+    return tuple(dict.fromkeys(wanted or sorted(known)))
