@@ -19,21 +19,17 @@ _SIZES = (1, 2, 4096)
 
 def simplest_model(lowering: Lowering, query: Term, model: dict[str, int], limits: Limits) -> dict[str, int]:
     """A model of the query with preferred values tried one variable at a time in a fixed order."""
-    wishes = list(_wishes(lowering))
-    named = [(f"wish{i}", term) for i, term in enumerate(wishes)]
-    solver = Solver([*lowering.assume, query], named, limits)
+    named = [(f"wish{i}", term) for i, term in enumerate(_wishes(lowering))]
+    names = [name for name, _ in named]
+    solver = Solver([*lowering.assume, query], (), limits, named)
+    holds = dict(zip(names, evaluate([term for _, term in named], model), strict=True))
     kept: list[str] = []
-    values = evaluate(wishes, model)
-    for (name, _), holds in zip(named, values, strict=True):
-        if not holds:
-            answer = solver.check([*kept, name])
-            if answer.status != "sat":
+    for name in names:
+        if not holds[name]:
+            if solver.check([*kept, name], model=False).status != "sat":
                 continue
-            model = answer.model
-            values = evaluate(wishes, model)
+            holds = dict(zip(names, solver.truth(names), strict=True))
         kept.append(name)
-        if not holds:
-            continue
     answer = solver.check(kept)
     return answer.model if answer.status == "sat" else model
 

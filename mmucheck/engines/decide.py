@@ -55,6 +55,7 @@ class _Session:
         ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
         self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
         self._induction: Induction | None = None
+        self._ends: str | None = None
 
     def _any(self, conditions: list[tuple[object, Term]]) -> Term:
         return self.lowering.terms.or_(*(term for _, term in conditions))
@@ -74,6 +75,8 @@ class _Session:
             return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
         if answer.status == "unknown":
             return Decision(INCONCLUSIVE, method, answer.reason)
+        if not self.lowering.one_run_is_enough:
+            return Decision(BOUNDED, method, "a handler changes device variables: one run of it was followed, not any number")
         if not self.unrolling.truncated:
             return self._vacuous(prop) or Decision(PROVED, method)
         if self._induction is None:
@@ -85,11 +88,14 @@ class _Session:
         return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
 
     def _vacuous(self, prop: PropertyDecl) -> Decision | None:
-        end = self.solver.check(["end"])
-        if end.status == "unsat":
+        """Only what a few rounds reach is asked: a program cut off in a loop may still get there, so nothing is said of it."""
+        if self.unrolling.truncated and self.queries[prop.name] is not self.lowering.terms.false:
+            return None
+        if self._ends is None:
+            self._ends = self.solver.check(["end"], model=False).status
+        if self._ends == "unsat":
             return Decision(VACUOUS, "cover", "the path cannot run to its end")
-        cover = self.solver.check([f"cover.{prop.name}"])
-        if cover.status == "unsat":
+        if self.solver.check([f"cover.{prop.name}"], model=False).status == "unsat":
             return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
         return None
 

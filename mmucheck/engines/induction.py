@@ -9,6 +9,7 @@ and safety with fresh solvers that share nothing with the search.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mmucheck.engines.solver import Answer, Limits, Solver
@@ -17,10 +18,12 @@ from mmucheck.engines.verdicts import InternalError
 from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem, Edge
 from mmucheck.lower.unroll import Lowering
-from mmucheck.machine.terms import Term
+from mmucheck.machine.terms import Term, postorder
 
 MAX_LEVELS = 60
 MAX_BLOCKED = 4000
+ALWAYS = 10_000
+"""The level of clauses that hold by construction."""
 
 Literal = tuple[int, bool]
 Cube = frozenset[Literal]
@@ -50,6 +53,12 @@ class Induction:
         self.blocked: list[dict[int, list[Cube]]] = [{h: [] for h in self.system.heads} for _ in range(2)]
         self._properties: list[PropertyDecl] = []
         self._solvers: dict[int | None, Solver] = {}
+        self._known = {h: self._exclusive(h) for h in self.system.heads}
+        self._bad: dict[int, Term] = {}
+        self._arriving: dict[int, list[Term]] = {}
+        self._own = {
+            h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
+        }
 
     def prove(self, prop: PropertyDecl) -> Proof:
         """An invariant that excludes the property's violation, checked. Raises InternalError if the check fails."""
@@ -69,18 +78,33 @@ class Induction:
         except _GiveUp as stop:
             return Proof(None, stop.reason, stop.exhausted)
 
+    def _exclusive(self, head: int) -> list[Cube]:
+        """A handler is at one place at a time: told at the outset, checked with the rest."""
+        index = {atom: i for i, atom in enumerate(self.system.atoms[head])}
+        found: list[Cube] = []
+        for handler in self.system.lowering.handlers:
+            places = [t for k, t in self.system.states[head].items() if k.startswith(f"{handler.name}.at.") and t in index]
+            found += [frozenset({(index[x], True), (index[y], True)}) for n, x in enumerate(places) for y in places[:n]]
+        return found
+
     # ---- solvers
 
     def _open(self, prop: PropertyDecl) -> None:
         for source in (None, *self.system.heads):
-            named: list[tuple[str, Term]] = [("bad", self.system.violations(prop, source))]
+            bad = self.system.violations(prop, source)
+            named: list[tuple[str, Term]] = [("bad", bad)]
+            if source is not None:
+                self._bad[source] = bad
             defined = [(f"a{i}", atom) for i, atom in enumerate(self.system.atoms[source])] if source is not None else []
             for e, edge in self._edges_from(source):
                 named.append((f"go{e}", edge.guard))
-                arriving = self.system.arriving(edge, self.system.atoms[edge.target])
+                arriving = self._arriving[e] = self.system.arriving(edge, self.system.atoms[edge.target])
                 defined += [(f"e{e}a{i}", atom) for i, atom in enumerate(arriving)]
             assertions = self.system.lowering.assume if source is None else self.system.constraints
-            self._solvers[source] = Solver(assertions, named, self.limits, defined, many=True)
+            self._solvers[source] = Solver(assertions, named, self.limits, defined)
+        for head, found in self._known.items():
+            for cube in found:
+                self._tell(head, cube, ALWAYS)
         for level, by_head in enumerate(self.blocked):
             for head, cubes in by_head.items():
                 for cube in cubes:
@@ -97,7 +121,7 @@ class Induction:
 
     def _ask(self, source: int | None, goal: list[Named | str], level: int) -> Answer:
         """Is there a step from the start, or from a state of frame ``level`` at a head, to the goal?"""
-        frames = [f"level{k}" for k in range(max(1, level), len(self.blocked))] if source is not None else []
+        frames = [f"level{k}" for k in (*range(max(1, level), len(self.blocked)), ALWAYS)] if source is not None else []
         answer = self._solvers[source].check([*goal, *frames], model=False)
         if answer.status == "unknown":
             raise _GiveUp(answer.reason, False)
@@ -114,12 +138,26 @@ class Induction:
                 answer = self._ask(head, ["bad"], level)
                 if answer.status == "unsat":
                     break
-                self._block(self._state(head), head, level)
+                self._block(self._state(head, self._bad[head], ()), head, level)
 
-    def _state(self, head: int) -> Cube:
-        """The state at a head in the last answer, as a cube of all atoms."""
-        names = [f"a{i}" for i in range(len(self.system.atoms[head]))]
-        return frozenset(enumerate(self._solvers[head].truth(names)))
+    def _state(self, head: int, goal: Term, cube: Iterable[tuple[Term, bool]]) -> Cube:
+        """The state at a head in the last answer, as a cube of those atoms that make its step reach the goal.
+
+        With every choice of the step fixed as in the answer, the goal depends on the state alone; the core of "this state, but
+        not the goal" leaves out what does not matter.
+        """
+        solver, atoms = self._solvers[head], self.system.atoms[head]
+        state = frozenset(enumerate(solver.truth([f"a{i}" for i in range(len(atoms))])))
+        wanted = self.terms.and_(goal, *(self._literal([t], 0, sign) for t, sign in cube))
+        choices = [v for v in postorder([wanted]) if v.op == "var" and v not in self._own[head]]
+        fixed = {v: self.terms.const(x, v.sort) for v, x in zip(choices, solver.numbers([(v.name, v.sort) for v in choices]), strict=True)}
+        missed = self.terms.not_(self.terms.substitute([wanted], fixed)[0])
+        defined = [(f"a{i}", atom) for i, atom in enumerate(atoms)]
+        lift = Solver([*self.system.constraints, missed], (), self.limits, defined, many=True)
+        answer = lift.check([(f"a{i}", sign) for i, sign in sorted(state)], model=False)
+        if answer.status != "unsat":
+            return state
+        return frozenset((int(name[1:]), sign) for name, sign in answer.core) or state
 
     def _block(self, cube: Cube, head: int, level: int) -> None:
         counter = 0
@@ -162,7 +200,10 @@ class Induction:
             names: dict[Named, Literal] = {(f"e{e}a{i}", sign): (i, sign) for i, sign in sorted(cube)}
             answer = self._ask(edge.source, [f"go{e}", *names], level - 1)
             if answer.status == "sat":
-                return edge.source, (self._state(edge.source) if edge.source is not None else frozenset())
+                if edge.source is None:
+                    return None, frozenset()
+                arriving = self._arriving[e]
+                return edge.source, self._state(edge.source, edge.guard, [(arriving[i], sign) for i, sign in sorted(cube)])
             needed |= {names[c] for c in answer.core if c in names}
         return frozenset(needed)
 
@@ -196,7 +237,8 @@ class Induction:
     # ---- the check
 
     def _checked(self, prop: PropertyDecl, level: int) -> tuple[str, ...]:
-        clauses = {h: sorted({c for by_head in self.blocked[level:] for c in by_head[h]}, key=sorted) for h in self.system.heads}
+        clauses = {h: sorted({*self._known[h], *(c for by_head in self.blocked[level:] for c in by_head[h])}, key=sorted)
+                   for h in self.system.heads}  # fmt: skip
         invariant = {
             h: [self.terms.or_(*(self._literal(self.system.atoms[h], i, not sign) for i, sign in c)) for c in clauses[h]]
             for h in self.system.heads

@@ -46,7 +46,7 @@ class Solver:
         import z3
 
         self._z3: Any = z3
-        self._context = z3.Context()
+        self._context = z3.main_ctx()
         self._solver = z3.SimpleSolver(ctx=self._context) if many else z3.SolverFor("QF_BV", ctx=self._context)
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
@@ -89,6 +89,16 @@ class Solver:
         """Values of named booleans in the model of the last check, which was sat."""
         model = self._solver.model()
         return [self._z3.is_true(model.get_interp(self._bool(n, True).decl())) for n in names]
+
+    def numbers(self, variables: Iterable[tuple[str, int]]) -> list[int]:
+        """Values of variables (name, sort) in the model of the last check, 0 where it does not matter."""
+        model = self._solver.model()
+        found: list[int] = []
+        for name, width in variables:
+            constant = self._z3.BitVec(name, width, self._context) if width else self._bool(name, True)
+            value = model.get_interp(constant.decl())
+            found.append(0 if value is None else value.as_long() if width else int(self._z3.is_true(value)))
+        return found
 
     def _model(self) -> dict[str, int]:
         model = self._solver.model()

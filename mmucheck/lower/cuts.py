@@ -145,8 +145,9 @@ class CutSystem:
                     add(terms.eq(value, terms.const(count, COUNT)))
         for slot in ("frame.f", "table.t"):
             refs, queued = state[f"{slot}.refs"], state[f"{slot}.queued.{self.lowering.threads[0].name}"]
-            add(terms.eq(refs, queued))
             add(terms.ult(queued, refs))
+            for extra in range(2 + len(self.lowering.handlers)):
+                add(terms.eq(refs, terms.binary("add", queued, terms.const(extra, COUNT))))
         for number in numbers:
             add(terms.ult(witness, number))
             add(terms.ult(number, key))

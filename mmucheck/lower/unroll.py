@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import Node, PropertyDecl, System
+from mmucheck.ir.program import Node, Program, PropertyDecl, System
 from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
 from mmucheck.machine.state import Thread, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import asks_cache, changes_upper, device_locks, visible
+from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
 
 @dataclass(frozen=True)
 class Place:
@@ -46,8 +46,9 @@ class Lowering:
         self.chooser = FreshVariables(self.terms)
         self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
         self.handlers = tuple(t for t in self.threads if t.device)
-        self._device_locks = device_locks(system)
+        self._visible = Visibility(system)
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
+        self.one_run_is_enough = all(runs_once(h.program) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         for handler in self.handlers:
             self._start_handler(handler)
@@ -104,7 +105,7 @@ class Lowering:
         state = dict(state)
         self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
         at_exit = not node.successors
-        if at_exit or visible(node.step, self._device_locks):
+        if at_exit or self._visible(thread, index):
             self._closure(state)
             place = Place(index, rounds, guard, dict(state))
             result.places.append(place)
@@ -170,7 +171,7 @@ class Lowering:
             if state[here] is terms.false or not node.successors:
                 continue
             go = state[here]
-            if visible(node.step, self._device_locks):
+            if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
             after = dict(state)
             outcome = self.machine.execute(after, handler, node.step, self.chooser)
@@ -185,3 +186,12 @@ class Lowering:
             for successor, way in zip(node.successors, (branch, terms.not_(branch)), strict=False):
                 target = f"{name}.at.{successor}"
                 state[target] = terms.or_(state[target], terms.and_(go, way))
+
+
+def runs_once(handler: Program) -> bool:
+    """Whether one run of a handler stands for any number of them: it changes nothing that another run reads.
+
+    An entry in a cache was put there by one run. The others only read device variables, take locks and hold references for a
+    while; leaving them out leaves a run that is still possible and frees no later (mmucheck/README.md, "Handlers").
+    """
+    return not handler.back_edge_targets() and not any(node.step.op == "set_var" for node in handler.nodes)

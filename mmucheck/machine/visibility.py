@@ -1,32 +1,103 @@
-"""Which steps anybody else could notice. Between the others nothing needs to be looked at."""
+"""Which steps anybody else could notice. Between the others nothing needs to be looked at.
+
+Two reductions, both used by the lowering and by the interpreter. Steps that only read the page table or the thread's own
+variables commute with everything a device or an unknown holder may do. A section under a device's lock is one step (Lipton,
+CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere: taking the lock can wait
+and is a step of its own, the rest of the section follows it at once.
+"""
 
 from __future__ import annotations
 
-from mmucheck.ir.program import DeviceVar, Expr, Look, Step, System, subexpressions
+from mmucheck.ir.program import DeviceVar, Expr, Look, Program, Step, System, subexpressions
+from mmucheck.machine.state import Thread, threads_of
 
 _QUIET = frozenset("nop dispatch split_page assign branch assume tlb_gather tlb_track tlb_queue tlb_queue_table".split())
+_GUARDED = frozenset("set_var drop fill assign branch".split())
 _OPEN_LOOKS = frozenset("has freed table_freed".split())
 
-
-def visible(step: Step, locks: frozenset[str] = frozenset()) -> bool:
-    """Whether a device, an unknown holder or a property could notice when exactly the step happens.
-
-    Steps that only read the page table or the thread's own variables commute with everything that may happen in between.
-    """
-    if step.op in ("lock", "unlock"):
-        return step.names[0] in locks
-    if step.op not in _QUIET:
-        return True
-    return any(_watches(e) for arg in step.args for e in subexpressions(arg))
+Resource = tuple[str, str]
 
 
-def _watches(expr: Expr) -> bool:
-    return isinstance(expr, DeviceVar) or (isinstance(expr, Look) and expr.name in _OPEN_LOOKS)
+class Visibility:
+    """The answer for every node of every thread of a system."""
+
+    def __init__(self, system: System) -> None:
+        threads = threads_of(system)
+        self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
+        self._held = {t.name: self._locks_held(t.program) for t in threads}
+        self._guards = self._common_locks(system, threads)
+        self._visible = {t.name: [self._decide(t, i) for i in range(len(t.program.nodes))] for t in threads}
+
+    def __call__(self, thread: Thread, node: int) -> bool:
+        """Whether a device, an unknown holder or a property could notice when exactly the step happens."""
+        return self._visible[thread.name][node]
+
+    def _decide(self, thread: Thread, node: int) -> bool:
+        step = thread.program.nodes[node].step
+        if step.op in ("lock", "unlock"):
+            return step.names[0] in self._device_locks and step.op == "lock"
+        touched = resources(step)
+        if touched and step.op in _GUARDED and not _frees(step):
+            held = self._held[thread.name][node]
+            return not all(held & self._guards[r] for r in touched)
+        return step.op not in _QUIET or bool(touched) or _frees(step)
+
+    def _locks_held(self, program: Program) -> list[frozenset[str]]:
+        """For each node, the device locks held on every way to it."""
+        held: dict[int, frozenset[str]] = {program.entry: frozenset()}
+        work = [program.entry]
+        while work:
+            node = work.pop()
+            step, after = program.nodes[node].step, held[node]
+            if step.op in ("lock", "unlock") and step.names[0] in self._device_locks:
+                after = after | {step.names[0]} if step.op == "lock" else after - {step.names[0]}
+            for target in program.nodes[node].successors:
+                joined = after & held[target] if target in held else after
+                if held.get(target) != joined:
+                    held[target] = joined
+                    work.append(target)
+        return [held.get(i, frozenset()) for i in range(len(program.nodes))]
+
+    def _common_locks(self, system: System, threads: tuple[Thread, ...]) -> dict[Resource, frozenset[str]]:
+        """For each variable and cache, the locks under which every access to it is made."""
+        common: dict[Resource, frozenset[str]] = {}
+        for thread in threads:
+            for index, node in enumerate(thread.program.nodes):
+                for resource in resources(node.step):
+                    common[resource] = common.get(resource, self._device_locks) & self._held[thread.name][index]
+        for device in system.devices:
+            for cache in device.caches:
+                if cache.source:
+                    common[device.name, cache.name] = frozenset()
+                for expr in subexpressions(cache.when) if cache.when is not None else []:
+                    if isinstance(expr, DeviceVar):
+                        common[expr.device, expr.name] = frozenset()
+        return common
 
 
-def device_locks(system: System) -> frozenset[str]:
-    """Locks that a handler may hold too."""
-    return frozenset(lock.name for d in system.devices for lock in d.locks)
+def resources(step: Step) -> frozenset[Resource]:
+    """(device, variable or cache) pairs a step reads or writes."""
+    found: set[Resource] = set()
+    if step.op in ("set_var", "drop", "fill"):
+        found.add((step.names[0], step.names[1]))
+    for arg in step.args:
+        for expr in subexpressions(arg):
+            if isinstance(expr, DeviceVar):
+                found.add((expr.device, expr.name))
+            elif isinstance(expr, Look) and expr.name == "has":
+                cache = expr.args[0]
+                assert isinstance(cache, Look)
+                device, _, name = cache.name.partition(".")
+                found.add((device, name))
+    return frozenset(found)
+
+
+def _frees(step: Step) -> bool:
+    return any(_asks_freed(e) for arg in step.args for e in subexpressions(arg))
+
+
+def _asks_freed(expr: Expr) -> bool:
+    return isinstance(expr, Look) and expr.name in _OPEN_LOOKS and expr.name != "has"
 
 
 def changes_upper(step: Step) -> bool:

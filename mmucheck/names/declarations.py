@@ -13,8 +13,18 @@ def check(library: Library) -> None:
     """Every name and kind in the library. Raises InputError with all that is wrong."""
     checker = _DeclarationChecker(library)
     checker.run()
-    if checker.body.diagnostics:
-        raise InputError(checker.body.diagnostics)
+    found = checker.body.diagnostics
+    if not library.protocols:
+        found = _without_consequences(library, found)
+    if found:
+        raise InputError(found)
+
+
+def _without_consequences(library: Library, found: list[Diagnostic]) -> list[Diagnostic]:
+    """Without any protocol every notifier call of a used file is unknown: only what the user's own files say is worth saying."""
+    used = {target for targets in library.uses.values() for target in targets}
+    own = [d for d in found if d.code != "E106" or d.span.file not in used]
+    return own or found
 
 
 class _DeclarationChecker:

@@ -321,6 +321,9 @@ class BodyChecker:
 
     def _call_statement(self, stmt: ast.CallStmt, scope: Scope, ctx: Context) -> None:
         found = self._callee(stmt, ctx)
+        if found is None and stmt.name in LOOKS:
+            self.say("E205", f"`{stmt.name}` is a look, not a step", stmt.span, "it belongs in a condition or a `let`")
+            return
         if found is None:
             names = [*STEPS, *self._functions, *(n for n, _ in self.library.code)]
             self.say("E106", f"`{stmt.name}` is not defined", stmt.span, suggest(stmt.name, names))

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmucheck.names.builtins import RESERVED
+from mmucheck.names.cache import recall, remember
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, UsageError, suggest, whole_file
-from mmucheck.syntax.parser import MAX_BYTES, parse
+from mmucheck.syntax.limits import MAX_BYTES
 
 D = TypeVar("D", bound=ast.Declaration)
 
@@ -53,6 +54,7 @@ class Library:
     changes: dict[str, ast.Change] = field(default_factory=dict)
     specs: dict[str, ast.Spec] = field(default_factory=dict)
     spec_files: dict[str, str] = field(default_factory=dict)
+    uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def find(self, name: str, version: str) -> Versioned | None:
         """A macro or path as seen from a file of ``version``: the own version's first, then one without a version."""
@@ -103,11 +105,14 @@ def load(paths: list[Path], root: Path | None = None) -> Library:
     ``root``: where ``use <...>`` looks (default: the shipped library). Raises InputError with every diagnostic, UsageError
     for a file that cannot be read at all.
     """
+    from mmucheck.names.qualify import qualify
+
     loader = _Loader((root or models_root()).resolve())
     for path in paths:
         loader.visit(path, None, path.resolve().parent, ())
     if loader.diagnostics:
         raise InputError(loader.diagnostics)
+    qualify(loader.library)
     return loader.library
 
 
@@ -132,13 +137,19 @@ class _Loader:
         if text is None:
             return
         try:
-            file = parse(text, shown)
+            file = recall(text, shown)
+            if file is None:
+                from mmucheck.syntax.parser import parse
+
+                file = parse(text, shown)
+                remember(file)
         except InputError as error:
             self.diagnostics.extend(error.diagnostics)
             return
         for use in file.uses:
             target = self._target(use, real, base)
             if target is not None:
+                self.library.uses[shown] = (*self.library.uses.get(shown, ()), shown_name(target, self.root))
                 self.visit(target, use.span, base if not use.system else self.root, (*chain, real))
         self.library.files[shown] = file
         self._index(file)

@@ -14,7 +14,7 @@ from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import State, Thread, threads_of
 from mmucheck.machine.steps import Fill, Machine, Untracked
-from mmucheck.machine.visibility import asks_cache, device_locks, visible
+from mmucheck.machine.visibility import Visibility, asks_cache
 from mmucheck.replay.world import Scenario, layout_of, start
 
 MAX_STATES = 200_000
@@ -100,7 +100,7 @@ class _Explorer:
         self.threads = threads_of(system)
         self.fills = self.machine.fills()
         self.holders = self.machine.unknown_holders()
-        self.locks = device_locks(system)
+        self.visible = Visibility(system)
         self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         self.paths = [t for t in self.threads if not t.device]
         self.costs: dict[tuple[int, ...], tuple[int, int]] = {}
@@ -223,7 +223,7 @@ class _Explorer:
                     cleared = {each.local(n): 0 for n in each.program.locals}
                     state = {**state, f"{each.name}.pc": -1, **cleared}
                 continue
-            if not visible(node.step, self.locks):
+            if not self.visible(each, pc):
                 for event in self._execute(each, state):
                     for settled, events in self._settle(event.after, thread):
                         yield settled, (event, *events)

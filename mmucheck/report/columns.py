@@ -177,8 +177,9 @@ def _wrap(cell: str, width: int) -> list[str]:
     lines: list[str] = []
     for text in cell.split("\n"):
         while len(text) > width:
-            cut = max(text.rfind(" ", 1, width + 1), *(text.rfind(c, 1, width) + 1 for c in "_(,")) if " " not in text[1 : width + 1].strip() \
-                else text.rfind(" ", 1, width + 1)
+            cut = text.rfind(" ", 2, width + 1)
+            if cut < 0:
+                cut = max(text.rfind(c, 2, width) + 1 for c in "_(,")
             cut = cut if cut > 1 else width
             lines.append(text[:cut].rstrip())
             text = " " + text[cut:].lstrip()

@@ -18,10 +18,10 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Matrix:
-    """``cells`` by (path, device): a result, or the sentence why the combination cannot be (a registration that fails, say)."""
+    """``decided`` is the property; ``cells`` by (path, device): a result, or the sentence why the combination cannot be (a registration that fails, say)."""
 
     title: str
-    property: str
+    decided: str
     protocol: str
     change: str
     side: str
@@ -82,7 +82,7 @@ def render_json(matrix: Matrix, digest: str) -> str:
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": results_json.tool(digest),
-        "property": matrix.property,
+        "property": matrix.decided,
         "protocol": matrix.protocol,
         "change": matrix.change or None,
         "side": matrix.side or None,

@@ -14,9 +14,8 @@ from lark.tree import Meta
 
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest, whole_file
+from mmucheck.syntax.limits import MAX_BYTES, MAX_DEPTH
 
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 100
 _SUFFIX = {"K": 10, "M": 20, "G": 30, "T": 40}
 _OPENERS, _CLOSERS = "{([", "})]"
 _KEYWORDS = (
@@ -136,14 +135,18 @@ def _explain(error: UnexpectedInput, path: str, text: str, line_offset: int) -> 
         char = lines[line - 1][column - 1 : column] if line - 1 < len(lines) else ""
         if char == '"':
             return Diagnostic("E012", "a text in quotes does not end on its line", span)
-        return Diagnostic("E011", f"`{char}` has no meaning here", span)
+        hint = "a range is written `[start, end)`" if char == "]" else ""
+        return Diagnostic("E011", f"`{char}` has no meaning here", span, hint)
     assert isinstance(error, UnexpectedToken)
     token = error.token
     width = max(1, len(str(token).split("\n")[0]))
     span = Span(path, line + line_offset, column, line + line_offset, column + width)
     expected = set(error.accepts or error.expected)
     word = str(token)
-    if "SEMICOLON" in expected and token.type not in _OPERATORS and line > 1 and not lines[line - 1][: column - 1].strip():
+    before = lines[line - 1][: column - 1]
+    if lines[line - 1][column - 1 :].startswith("/*"):
+        return Diagnostic("E016", "a comment that begins here does not end", span, "close it with `*/`")
+    if "SEMICOLON" in expected and token.type not in _OPERATORS and line > 1 and not before.strip():
         end = len(lines[line - 2].rstrip()) + 1
         at = Span(path, line - 1 + line_offset, end, line - 1 + line_offset, end + 1)
         return Diagnostic("E013", "a `;` is missing at the end of this line", at)
@@ -151,6 +154,8 @@ def _explain(error: UnexpectedInput, path: str, text: str, line_offset: int) -> 
     if word in _KEYWORDS and "NAME" in expected:
         return Diagnostic("E014", f"`{word}` is a keyword and cannot be a name here", span)
     hint = suggest(word, keywords) if re.fullmatch(r"\w+", word) else ""
+    if word == ";" and re.fullmatch(r"\s*\w+", before):
+        hint = suggest(before.strip(), ("return", "break", "continue", "loop"))
     named = [_FRIENDLY[t] for t in _FRIENDLY if t in expected][:4] + [f"`{k}`" for k in keywords][:4]
     message = f"`{word}` does not fit here"
     if not hint and named:

@@ -1,0 +1,1 @@
+"""An independent explicit-state oracle for small worlds, written from the contract alone: see ``oracle.search``."""

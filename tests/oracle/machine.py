@@ -1,0 +1,336 @@
+"""The atomic steps, and runs of one program up to the next step that anybody else could notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+from mmucheck.ir.program import Local, Nondet, Program, Step, System, subexpressions
+
+from .state import (
+    MARKER, NONE, NOWHERE, TABLE, VIRGIN, ZERO, Caches, Core, Gather, OracleError, Places, Proc, Value, compile_expr,
+    looks_in,
+)  # fmt: skip
+
+Effect = tuple[tuple[int, int], ...]
+"""What a step does to the caches: (slot, new content)."""
+
+QUIET = {"assign", "branch", "assume", "assert", "nop", "dispatch", "might_sleep", "tlb_gather", "tlb_track", "tlb_queue", "tlb_queue_table"}
+ENTRIES = {"set_pte", "clear_pte", "set_pte_marker", "wrprotect_pte", "mkwrite_pte", "set_pmd", "clear_pmd", "set_pmd_marker",
+           "wrprotect_pmd", "mkwrite_pmd", "fill_table", "clear_table", "populate_pmd"}  # fmt: skip
+BLIND = ENTRIES | {"get_page", "put_page", "get_table", "put_table", "tlb_free_pages", "tlb_free_tables", "set_var"}
+"""Steps that write without looking: nobody notices one that changes nothing anybody looks at (see ``_noticed``)."""
+SHARED_LOOKS = {"freed", "table_freed", "has", "device_var", "."}
+BLIND_LOOKS = {"zero_page", "tlb_start", "tlb_end"}
+
+
+class Code(NamedTuple):
+    step: Step
+    args: tuple[Value, ...]
+    choices: tuple[dict[str, int], ...]
+    results: tuple[int, ...]
+    successors: tuple[int, ...]
+    live: tuple[tuple[bool, ...], ...]
+    quiet: bool
+    blind: bool
+    needs_caches: bool
+
+
+class Machine:
+    """The programs of a system: threads first, then the handlers of each device (one run at a time for each device)."""
+
+    def __init__(self, system: System, places: Places) -> None:
+        self.system, self.w = system, places
+        self.threads = len(system.threads)
+        self.devices = [d for d in system.devices if d.handlers]
+        self.programs: list[Program] = list(system.threads)
+        self.handlers: list[list[int]] = []
+        for device in self.devices:
+            self.handlers.append([len(self.programs) + i for i in range(len(device.handlers))])
+            self.programs.extend(device.handlers)
+        self.granules = {lock.name: lock.granule for lock in (*system.locks, *(x for d in system.devices for x in d.locks))}
+        self.contended = self._contended()
+        self.notes: set[str] = set()
+        self.uneven = False
+        self.ran: set[tuple[int, int]] = set()
+        self.watched_pages: tuple[int, ...] = ()
+        self.watched_regions: tuple[int, ...] = ()
+        self.handlers_write = any(n.step.op == "set_var" for d in self.devices for h in d.handlers for n in h.nodes)
+        self.steady_vars = self.threads == 1 and not self.handlers_write
+        self.code = [self._compile(p, i < self.threads) for i, p in enumerate(self.programs)]
+
+    def _contended(self) -> set[str]:
+        users: dict[str, set[int]] = {}
+        for i, program in enumerate(self.programs):
+            for node in program.nodes:
+                if node.step.op == "lock":
+                    owner = next((self.threads + k for k, ids in enumerate(self.handlers) if i in ids), i)
+                    users.setdefault(node.step.names[0], set()).add(owner)
+        return {name for name, who in users.items() if len(who) > 1}
+
+    def watch(self) -> tuple[int, ...]:
+        """Forget what was known of the places, after a change. The pages at which handlers run: those of the witnesses, unless
+        handlers write variables, since a run elsewhere then leaves nothing behind."""
+        self.uneven = False
+        pages = [p << 12 for p in self.w.pages if self.handlers_write or any(x >> 12 == p for x in self.w.witnesses)]
+        self.watched_pages = tuple(self.w.pages[p >> 12] for p in pages)
+        self.watched_regions = tuple({self.w.regions[p >> 21] for p in pages})
+        return tuple(pages)
+
+    # ---- compiling
+
+    def _compile(self, program: Program, is_thread: bool) -> list[Code]:
+        names = {name: i for i, name in enumerate(program.locals)}
+        live = _liveness(program, names)
+        found = []
+        for node in program.nodes:
+            step = node.step
+            looks = set().union(*(looks_in(a) for a in step.args))
+            if is_thread and self.threads == 1:
+                private = not looks & (SHARED_LOOKS - ({"."} if self.steady_vars else set()))
+            else:
+                private = looks <= BLIND_LOOKS
+            quiet = private and (step.op in QUIET or (step.op in ("lock", "unlock") and step.names[0] not in self.contended))
+            labels = dict.fromkeys(e.label for a in step.args for e in subexpressions(a) if isinstance(e, Nondet))
+            blind = private and (step.op == "drop" or (self.threads == 1 and step.op in BLIND))
+            choices = tuple(dict(zip(labels, c, strict=True)) for c in product((0, 1), repeat=len(labels)))
+            found.append(Code(step, tuple(compile_expr(a, names, self.w) for a in step.args), choices,
+                              tuple(names[r] for r in step.results), node.successors,
+                              tuple(live[s] for s in node.successors), quiet, blind, "has" in looks))  # fmt: skip
+        return found
+
+    def code_of(self, core: Core, pid: int) -> Code | None:
+        """The next step of a process; None if it has nothing to do."""
+        proc = core.procs[pid]
+        if proc is None or proc.pc == self.programs[proc.program].exit:
+            return None
+        return self.code[proc.program][proc.pc]
+
+    def ran_all(self, op: str) -> bool:
+        """Has every such step of the threads run?"""
+        return all((i, pc) in self.ran for i, p in enumerate(self.programs) for pc, n in enumerate(p.nodes) if n.step.op == op)
+
+    def begin(self, core: Core, pid: int, program: int, values: dict[str, int]) -> Core:
+        p = self.programs[program]
+        return _with(core, pid, Proc(program, p.entry, tuple(values.get(name, 0) for name in p.locals)))
+
+    # ---- running
+
+    def settle(self, core: Core, pid: int) -> set[Core]:
+        """Run steps that nobody else can notice or disturb. Single writer: what only this thread writes, it may look at freely."""
+        stack, out, seen = [core], set[Core](), {core}
+        while stack:
+            at = stack.pop()
+            code = self.code_of(at, pid)
+            if code is None:
+                out.add(self._retire(at, pid))
+                continue
+            if code.needs_caches:
+                out.add(at)
+                continue
+            nexts = None
+            if code.quiet:
+                nexts = [c for c, _ in self.step(at, pid, code, ())]
+            elif code.blind:
+                results = list(self.step(at, pid, code, ()))
+                if results and not any(effect or self._noticed(at, c) for c, effect in results):
+                    nexts = [c for c, _ in results]
+            if nexts is None:
+                out.add(at)
+                continue
+            for c in nexts:
+                if c not in seen:
+                    seen.add(c)
+                    stack.append(c)
+        return out
+
+    def _noticed(self, a: Core, b: Core) -> bool:
+        """Could a device, a handler or a property tell the two states apart, or stand between the steps that lead from one to
+        the other? Devices and handlers look at the entries of watched pages only; each run of a handler holds one reference."""
+        if (a.locks, a.variables) != (b.locks, b.variables):
+            return True
+        if any(a.ptes[i] != b.ptes[i] for i in self.watched_pages) or any(a.pmds[i] != b.pmds[i] for i in self.watched_regions):
+            return True
+        few = 2 + 2 * len(self.devices)
+        return any(x != y and min(x, y) < few for x, y in zip(a.frames + a.tables, b.frames + b.tables, strict=True))
+
+    def _retire(self, core: Core, pid: int) -> Core:
+        proc = core.procs[pid]
+        if proc is None:
+            return core
+        if pid >= self.threads:
+            return _with(core, pid, None)
+        return _with(core, pid, Proc(proc.program, proc.pc, (0,) * len(proc.locals)))
+
+    def step(self, core: Core, pid: int, code: Code, caches: Caches) -> Iterator[tuple[Core, Effect]]:
+        """Every outcome of the next step of a process: none if it is blocked or cut off."""
+        proc = core.procs[pid]
+        assert proc is not None
+        for nondet in code.choices:
+            args = [f(core, proc, caches, nondet) for f in code.args]
+            for after, gather, results, taken, effect in self._outcomes(core, proc, pid, code.step, args):
+                values = list(proc.locals)
+                for where, value in zip(code.results, results, strict=False):
+                    values[where] = value
+                kept = tuple(v if alive else 0 for v, alive in zip(values, code.live[taken], strict=True))
+                yield _with(after, pid, Proc(proc.program, code.successors[taken], kept, gather)), effect
+
+    def _outcomes(self, core: Core, proc: Proc, pid: int, step: Step, args: list[int]
+                  ) -> Iterator[tuple[Core, Gather, tuple[int, ...], int, Effect]]:  # fmt: skip
+        g, op = proc.gather, step.op
+        match op:
+            case "assign":
+                yield core, g, (args[0],), 0, ()
+            case "branch":
+                yield core, g, (), 0 if args[0] else 1, ()
+            case "assume" | "wait":
+                if args[0]:
+                    yield core, g, (), 0, ()
+            case "nop" | "dispatch" | "might_sleep" | "assert" | "split_page":
+                yield core, g, (), 0, ()  # split_page: with one tracked page in the region, the huge frame and the part are one
+            case "lock":
+                locked = self._lock(core, pid, step, args)
+                if locked is not None:
+                    yield locked, g, (), 0, ()
+            case "unlock":
+                mine = (step.names[0], self._key(step, args), step.names[1], pid)
+                yield core._replace(locks=tuple(x for x in core.locks if x != mine)), g, (), 0, ()
+            case "set_var":
+                i = self.w.variables[step.names[0], step.names[1]]
+                yield core._replace(variables=_put(core.variables, i, args[0])), g, (), 0, ()
+            case "drop":
+                yield core, g, (), 0, self._drop(step, args)
+            case "fill":
+                mine2 = [i for i, s in enumerate(self.w.slots) if (s.device, s.cache) == step.names and s.address >> 12 == args[0] >> 12]
+                yield core, g, (), 0, tuple((i, 2 * self._frame(args[1], step) + args[2]) for i in mine2)
+            case "get_page" | "put_page":
+                yield self._count(core, self._frame(args[0], step), 1 if op == "get_page" else -1, step), g, (), 0, ()
+            case "get_table" | "put_table":
+                yield self._count_table(core, args[0], 1 if op == "get_table" else -1, step), g, (), 0, ()
+            case "alloc_page" | "alloc_huge_page" | "alloc_table":
+                yield core, g, (), 1, ()
+                pool = core.tables if op == "alloc_table" else core.frames
+                virgin = [i for i, x in enumerate(pool) if x == VIRGIN][:1]
+                for i in [i for i, x in enumerate(pool) if x == 0 and (op == "alloc_table" or i != ZERO)] + virgin:
+                    taken = _put(pool, i, 2)
+                    yield core._replace(**{"tables" if op == "alloc_table" else "frames": taken}), g, (i,), 0, ()
+            case "get_user_page":
+                entry = self.w.walk(core, args[0])
+                if entry < 0:
+                    yield core, g, (), 1, ()
+                else:
+                    yield self._count(core, entry >> 1, 1, step), g, (entry >> 1, entry & 1), 0, ()
+            case "tlb_gather":
+                yield core, Gather(args[0], args[1]), (), 0, ()
+            case "tlb_track":
+                yield core, g._replace(start=min(g.start, args[0]), end=max(g.end, args[1])), (), 0, ()
+            case "tlb_queue":
+                yield core, g._replace(frames=tuple(sorted((*g.frames, self._frame(args[0], step))))), (), 0, ()
+            case "tlb_queue_table":
+                yield core, g._replace(tables=tuple(sorted((*g.tables, args[0])))), (), 0, ()
+            case "tlb_free_pages":
+                for f in g.frames:
+                    core = self._count(core, f, -1, step)
+                yield core, g._replace(frames=()), (), 0, ()
+            case "tlb_free_tables":
+                for t in g.tables:
+                    core = self._count_table(core, t, -1, step)
+                yield core, g._replace(tables=()), (), 0, ()
+            case _ if op in ENTRIES:
+                self.ran.add((proc.program, proc.pc))
+                yield self._entry(core, op, args), g, (), 0, ()
+            case _:
+                raise OracleError(f"unknown step {op}")
+
+    # ---- the parts of a step
+
+    def _key(self, step: Step, args: list[int]) -> int:
+        return args[0] // (self.granules[step.names[0]] or 1) if args else 0
+
+    def _lock(self, core: Core, pid: int, step: Step, args: list[int]) -> Core | None:
+        name, mode, key = step.names[0], step.names[1], self._key(step, args)
+        if name not in self.contended:
+            return core
+        for held, at, how, _ in core.locks:
+            if (held, at) == (name, key) and not how == mode == "read":
+                return None
+        return core._replace(locks=tuple(sorted((*core.locks, (name, key, mode, pid)))))
+
+    def _drop(self, step: Step, args: list[int]) -> Effect:
+        found = []
+        for i, s in enumerate(self.w.slots):
+            if (s.device, s.cache) != step.names:
+                continue
+            size = 1 if s.of == "pages" else 1 << 21
+            self.uneven |= any(edge & 4095 and edge >> 12 == s.address >> 12 for edge in args)
+            if not args or (args[0] < args[1] and args[0] < s.address + size and s.address < args[1]):
+                found.append((i, -1))
+        return tuple(found)
+
+    def _frame(self, f: int, step: Step) -> int:
+        if f == NOWHERE:
+            raise OracleError(f"{step.op} of no frame at {step.origin.span.file}:{step.origin.span.line}")
+        return f
+
+    def _count(self, core: Core, f: int, by: int, step: Step) -> Core:
+        return core if f == ZERO else core._replace(frames=_put(core.frames, f, self._counted(core.frames[f], by, step)))
+
+    def _count_table(self, core: Core, t: int, by: int, step: Step) -> Core:
+        return core._replace(tables=_put(core.tables, t, self._counted(core.tables[t], by, step)))
+
+    def _counted(self, holders: int, by: int, step: Step) -> int:
+        if holders == VIRGIN or (by < 0 and holders < 2):
+            self.notes.add(f"{step.op} without a reference at {step.origin.span.file}:{step.origin.span.line}")
+            return 0 if by < 0 else 2
+        return holders + 2 * by
+
+    def _entry(self, core: Core, op: str, args: list[int]) -> Core:
+        page, region = self.w.pages.get(args[0] >> 12), self.w.regions.get(args[0] >> 21)
+        value = 2 * args[1] + args[2] if len(args) == 3 else 0
+        if op in ("fill_table", "clear_table"):
+            new = value if op == "fill_table" else NONE
+            return core._replace(ptes=tuple(new if r == region else x for x, r in zip(core.ptes, self.w.home, strict=True)))
+        lower = op.endswith("_pte") or op == "set_pte_marker"
+        where = page if lower else region
+        if where is None:
+            return core
+        old = core.ptes[where] if lower else core.pmds[where]
+        if op in ("set_pte", "set_pmd"):
+            new = value
+        elif op in ("clear_pte", "clear_pmd"):
+            new = NONE
+        elif op.endswith("_marker"):
+            new = MARKER
+        elif op == "populate_pmd":
+            new = TABLE + args[1]
+        else:  # wrprotect, mkwrite
+            present = 0 <= old < TABLE
+            new = old if not present else old & ~1 if op.startswith("wrprotect") else old | 1
+        if lower:
+            return core._replace(ptes=_put(core.ptes, where, new))
+        return core._replace(pmds=_put(core.pmds, where, new))
+
+
+def _put(values: tuple[int, ...], i: int, new: int) -> tuple[int, ...]:
+    return (*values[:i], new, *values[i + 1 :])
+
+
+def _with(core: Core, pid: int, proc: Proc | None) -> Core:
+    _, ptes, pmds, frames, tables, locks, variables = core
+    return Core((*core[0][:pid], proc, *core[0][pid + 1 :]), ptes, pmds, frames, tables, locks, variables)
+
+
+def _liveness(program: Program, names: dict[str, int]) -> list[tuple[bool, ...]]:
+    """For each node, which locals are still looked at from there on: the others are forgotten, so that states meet."""
+    reads = [{e.name for a in n.step.args for e in subexpressions(a) if isinstance(e, Local)} for n in program.nodes]
+    live: list[set[str]] = [set() for _ in program.nodes]
+    changed = True
+    while changed:
+        changed = False
+        for i in range(len(program.nodes) - 1, -1, -1):
+            node = program.nodes[i]
+            new = reads[i] | (set().union(*(live[s] for s in node.successors)) - set(node.step.results))
+            if new != live[i]:
+                live[i], changed = new, True
+    return [tuple(name in alive for name in names) for alive in live]

@@ -1,0 +1,343 @@
+"""Explicit enumeration of a small world: can a property of a system be broken there?
+
+Written from models/README.md and the semantics contract alone, to be compared with the checker's verdicts. It shares the
+intermediate form with the checker, and nothing that gives it a meaning.
+
+The world: two neighbouring pages, in one 2 MiB region or on both sides of the border of two; up to two frames mapped at the
+start (each with an unknown holder, who may let go at any moment), the zero page, frames and tables to be handed out (freed
+ones again). Start states: everything quiescent that the path's `requires` allow. A path over a range gets the first page, the
+second, both, and (if it unlinks tables) a whole region. Properties are asked at one witness byte after another: the first and
+the last of each page. Cache entries of other bytes are not kept: no step reads them (with `has`, both bytes of a page are kept).
+
+The search keeps, for each state without the caches, the set of cache contents it has been reached with. Steps that neither
+another thread nor a device nor a property can notice are run without a stop in between. An unknown holder lets go only once no
+other reference is left: earlier nobody could tell.
+
+Limits: one run of a handler at a time for each device; a huge page has one tracked 4 KiB part, which is one object with it
+(`split_page` does nothing); entries of untracked pages are none, whatever is written there; locks only one program uses are
+not taken; spare frames and tables are few (an allocation finds none then, and fails); `assert` and sleeping are not looked at;
+devices with `has` see no address finer than a page; formulas bind at most one address.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from mmucheck.ir.program import PropertyDecl, System
+
+from .machine import Effect, Machine
+from .state import (
+    MARKER, NONE, TABLE, VIRGIN, ZERO, Caches, Core, OracleError, Places, Proc, Value, compile_expr, kept_frame, looks_in,
+)  # fmt: skip
+
+PAGE, REGION = 1 << 12, 1 << 21
+BASE = 1 << 30
+ONE_REGION = (BASE + REGION - 2 * PAGE, BASE + REGION - PAGE)
+TWO_REGIONS = (BASE + REGION - PAGE, BASE + REGION)
+HUGE_STEPS = {"set_pmd", "fill_table", "split_page", "wrprotect_pmd", "mkwrite_pmd"}
+SPARE_FRAMES, SPARE_TABLES = 3, 2
+CAP = 400_000
+
+
+class Broken(NamedTuple):
+    """A property is broken in this state; ``binding`` says for what."""
+
+    core: Core
+    caches: Caches
+    binding: dict[str, int]
+
+
+class _Asked(NamedTuple):
+    prop: PropertyDecl
+    formula: Value
+    good: dict[tuple[object, ...], set[Caches]]
+
+
+class Oracle:
+    """``broken``: the properties found broken, by name; a property that is not in it after ``run`` holds in the small world."""
+
+    def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP) -> None:
+        self.system, self.cap = system, cap
+        self.w = Places(system)
+        self.machine = Machine(system, self.w)
+        self.broken: dict[str, Broken] = {}
+        self.states = 0
+        self._open: list[_Asked] = []
+        self._handled: tuple[int, ...] = ()
+        for prop in properties:
+            if sum(kind == "address" for _, kind in prop.binders) > 1:
+                raise OracleError(f"{prop.name} binds two addresses")
+            names = {name: i for i, (name, _) in enumerate(prop.binders)}
+            self._open.append(_Asked(prop, compile_expr(prop.formula, names, self.w), {}))
+        self._parents: dict[Core, tuple[Core | None, str]] = {}
+
+    def run(self) -> set[str]:
+        """Search every world until every property is broken or all worlds are done. The names of the broken properties."""
+        ops = {n.step.op for p in self.system.threads for n in p.nodes}
+        pairs = [TWO_REGIONS] if ops & HUGE_STEPS or self._whole_regions() else [ONE_REGION, TWO_REGIONS]
+        by_page = any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
+        runs = [(pages, False) for pages in pairs] + ([(TWO_REGIONS, True)] if "clear_pmd" in ops else [])
+        for pages, whole in runs:
+            if whole and self.machine.ran_all("clear_pmd"):
+                break  # shorter ranges have taken tables away too
+            choices = [self._values(p.params, pages, whole) for p in self.system.threads]
+            spots = [(p, p + PAGE - 1) for p in pages] if by_page else [(x,) for p in pages for x in (p, p + PAGE - 1)]
+            even = False
+            for witnesses in spots:
+                if even and not by_page and witnesses[0] % PAGE:
+                    continue  # no range had an edge inside this page: its last byte fares as its first
+                self.w.place(pages, witnesses)
+                self._handled = self.machine.watch()
+                even = False
+                for values in product(*choices):
+                    if self._mirrored(values):
+                        continue
+                    for asked in self._open:
+                        asked.good.clear()
+                    self._search(values)
+                    if not self._open:
+                        return set(self.broken)
+                even = not self.machine.uneven
+        return set(self.broken)
+
+    def _mirrored(self, values: tuple[dict[str, int], ...]) -> bool:
+        """Equal threads: one order of their parameters is enough."""
+        equal = all(p.nodes == self.system.threads[0].nodes for p in self.system.threads)
+        orders = [sorted(v.items()) for v in values]
+        return equal and orders != sorted(orders)
+
+    def _whole_regions(self) -> bool:
+        return any(kind == "huge_page" for p in self.system.threads for _, kind in p.params)
+
+    # ---- where a search starts
+
+    def _values(self, params: Sequence[tuple[str, str]], pages: tuple[int, ...], whole: bool = False) -> list[dict[str, int]]:
+        """The values a path's parameters take."""
+        names = [name for name, _ in params]
+        spans: list[dict[str, int]] = [{}]
+        if "start" in names and "end" in names:
+            kind = dict(params)["start"]
+            if kind == "huge_page":
+                spots = [(BASE, BASE + REGION), (BASE, BASE + 2 * REGION), (BASE + REGION, BASE + 2 * REGION)]
+            else:
+                a, b = pages
+                spots = [(a, b), (a, b + PAGE), (b, b + PAGE)]
+                if whole and kind == "page":
+                    spots = [(BASE, BASE + REGION)]
+            spans = [{"start": s, "end": e} for s, e in spots]
+        each: list[list[tuple[str, int]]] = []
+        for name, kind in params:
+            if name in ("start", "end") and spans[0]:
+                continue
+            if kind in ("page", "address"):
+                each.append([(name, p) for p in pages])
+            elif kind == "huge_page":
+                each.append([(name, r * REGION) for r in dict.fromkeys(p // REGION for p in pages)])
+            elif kind == "pud_page":
+                each.append([(name, BASE)])
+            elif kind == "bool":
+                each.append([(name, 0), (name, 1)])
+            else:
+                raise OracleError(f"no values for parameter {name}: {kind}")
+        return [{**span, **dict(rest)} for span in spans for rest in product(*each)]
+
+    def _starts(self) -> Iterator[tuple[Core, list[Caches]]]:
+        """Every quiescent state, with what the caches may hold in it."""
+        regions = len(self.w.regions)
+        variables = tuple(compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}) for d in self.system.devices for _, v in d.variables)
+        huge = regions > 1
+        upper = [[TABLE + r, NONE, MARKER, *((2 * (r + 1), 2 * (r + 1) + 1) if huge else ())] for r in range(regions)]
+        for pmds in product(*upper):
+            lower = []
+            for i, home in enumerate(self.w.home):
+                if pmds[home] < TABLE:
+                    lower.append([NONE])
+                    continue
+                frames = [i + 1] if i == 0 or pmds[self.w.home[0]] < TABLE else [1, 2]
+                lower.append([NONE, MARKER, 2 * ZERO, *(2 * f + w for f in frames for w in (0, 1))])
+            for ptes in product(*lower):
+                mapped = [x >> 1 for x in (*ptes, *(u for u in pmds if u < TABLE)) if x >= 0]
+                counts = tuple(2 * mapped.count(f) + 1 if f in mapped else VIRGIN for f in (1, 2))
+                tables = tuple(3 if u >= TABLE else VIRGIN for u in pmds) + (VIRGIN,) * SPARE_TABLES
+                core = Core((), ptes, pmds, (1, *counts, *(VIRGIN,) * SPARE_FRAMES), tables, (), variables)
+                holds = []
+                for s in self.w.slots:
+                    entry = self.w.pmd(core, s.address) - TABLE if s.of == "tables" else self.w.walk(core, s.address)
+                    weaker = {entry & ~1} if s.of == "pages" and entry >= 0 else set()
+                    holds.append({-1, max(entry, -1)} | weaker)
+                same = [(i, j) for i, s in enumerate(self.w.slots) for j, o in enumerate(self.w.slots[:i])
+                        if (s.device, s.cache, s.address >> 12) == (o.device, o.cache, o.address >> 12)]  # fmt: skip
+                yield core, [k for k in product(*holds) if all(k[i] == k[j] for i, j in same)]
+
+    # ---- the search
+
+    def _search(self, values: tuple[dict[str, int], ...]) -> None:
+        machine = self.machine
+        seen: dict[Core, set[Caches]] = {}
+        due: dict[Core, set[Caches]] = {}
+        queue: deque[Core] = deque()
+        steps: dict[Core, list[tuple[Core, Effect]]] = {}
+        closed: dict[tuple[object, ...], frozenset[Caches]] = {}
+
+        def reach(core: Core, caches: Iterable[Caches], before: Core | None, label: str) -> None:
+            if core not in due:
+                due[core] = set()
+                queue.append(core)
+                if core not in seen:
+                    self._parents.setdefault(core, (before, label))
+            due[core].update(caches)
+
+        self._parents.clear()
+        for shared, holds in self._starts():
+            idle = (None,) * (machine.threads + len(machine.devices))
+            cores = {shared._replace(procs=idle)}
+            for pid, given in enumerate(values):
+                cores = {c for core in cores for c in machine.settle(machine.begin(core, pid, pid, given), pid)}
+            for core in cores:
+                reach(core, holds, None, "start")
+        while queue:
+            core = queue.popleft()
+            fresh = due.pop(core)
+            known = seen.setdefault(core, set())
+            fresh = self._act(core, fresh - known, closed) - known
+            if not fresh:
+                continue
+            known |= fresh
+            if len(seen) > self.cap:
+                raise OracleError(f"more than {self.cap} states")
+            self._ask(core, fresh)
+            if not self._open:
+                break
+            if core not in steps:
+                steps[core] = self._moves(core)
+            for after, effect in steps[core]:
+                reach(after, {_apply(effect, c) for c in fresh} if effect else fresh, core, "")
+            for pid in range(machine.threads):
+                code = machine.code_of(core, pid)
+                if code is not None and code.needs_caches:
+                    for c in fresh:
+                        for after, effect in machine.step(core, pid, code, c):
+                            for settled in machine.settle(after, pid):
+                                reach(settled, [_apply(effect, c)], core, "")
+        self.states += sum(len(s) for s in seen.values())
+
+    def _moves(self, core: Core) -> list[tuple[Core, Effect]]:
+        """One visible step of each process, a handler that starts, an unknown holder that lets go."""
+        machine = self.machine
+        found: dict[tuple[Core, Effect], None] = {}
+        for pid in range(len(core.procs)):
+            code = machine.code_of(core, pid)
+            if code is not None and not code.needs_caches:
+                for after, effect in machine.step(core, pid, code, ()):
+                    for settled in machine.settle(after, pid):
+                        found[settled, effect] = None
+        for k, programs in enumerate(machine.handlers):
+            pid = machine.threads + k
+            if core.procs[pid] is None:
+                for program in programs:
+                    for values in self._values(machine.programs[program].params, self._handled):
+                        for settled in machine.settle(machine.begin(core, pid, program, values), pid):
+                            found[settled, ()] = None
+        for f, holders in enumerate(core.frames):
+            if holders == 1 and f != ZERO:
+                found[core._replace(frames=(*core.frames[:f], 0, *core.frames[f + 1 :])), ()] = None
+        for t, holders in enumerate(core.tables):
+            if holders == 1:
+                found[core._replace(tables=(*core.tables[:t], 0, *core.tables[t + 1 :])), ()] = None
+        found.pop((core, ()), None)
+        return list(found)
+
+    def _act(self, core: Core, caches: set[Caches], closed: dict[tuple[object, ...], frozenset[Caches]]) -> set[Caches]:
+        """Everything the devices' hardware can make of the caches by filling and evicting while nothing else moves."""
+        found: set[Caches] = set()
+        for first in caches:
+            if first in found:
+                continue
+            key = (core.ptes, core.pmds, core.variables, first)
+            if key not in closed:
+                stack, reached = [first], {first}
+                while stack:
+                    for after in self._hardware(core, stack.pop()):
+                        if after not in reached:
+                            reached.add(after)
+                            stack.append(after)
+                closed[key] = frozenset(reached)
+            found |= closed[key]
+        return found
+
+    def _hardware(self, core: Core, caches: Caches) -> Iterator[Caches]:
+        """One fill or eviction, of a whole page where both its ends are kept."""
+        for i, s in enumerate(self.w.slots):
+            page = [j for j, o in enumerate(self.w.slots) if (o.device, o.cache, o.address >> 12) == (s.device, s.cache, s.address >> 12)]
+            if i != page[0]:
+                continue
+            entries = set()
+            if s.source and (s.when is None or s.when(core, _NOBODY, caches, {})):
+                if s.feeds:
+                    entries = {caches[j] for j in s.feeds}
+                elif s.of == "tables":
+                    entries = {self.w.pmd(core, s.address) - TABLE}
+                else:
+                    entries = {self.w.walk(core, s.address)}
+                    if any(o.device == s.device and o.of == "tables" and o.address == s.address >> 21 << 21 and caches[j] >= 0
+                           for j, o in enumerate(self.w.slots)):  # fmt: skip
+                        entries.add(self.w.pte(core, s.address))
+            for entry in entries | {-1}:
+                if entry >= -1 and any(entry != caches[j] for j in page):
+                    yield _apply(tuple((j, entry) for j in page), caches)
+
+    # ---- properties
+
+    def _ask(self, core: Core, caches: set[Caches]) -> None:
+        done = all(self.machine.code_of(core, pid) is None for pid in range(self.machine.threads))
+        frames = tuple(kept_frame(core, f) for f in range(len(core.frames)))
+        key = (core.ptes, core.pmds, frames, tuple(t > 0 for t in core.tables), core.variables)
+        for asked in list(self._open):
+            if asked.prop.when == "finally" and not done:
+                continue
+            good = asked.good.setdefault(key, set())
+            for c in caches - good:
+                binding = self._violation(asked, core, c)
+                if binding is not None:
+                    self.broken[asked.prop.name] = Broken(core, c, binding)
+                    self._open.remove(asked)
+                    break
+            good |= caches
+
+    def _violation(self, asked: _Asked, core: Core, caches: Caches) -> dict[str, int] | None:
+        domains = {"device": range(len(self.system.devices)), "address": self.w.witnesses,
+                   "frame": range(len(core.frames)), "table": range(len(core.tables))}  # fmt: skip
+        for values in product(*(domains[kind] for _, kind in asked.prop.binders)):
+            if not asked.formula(core, Proc(0, 0, values), caches, {}):
+                return {name: value for (name, _), value in zip(asked.prop.binders, values, strict=True)}
+        return None
+
+    def explain(self, name: str) -> str:
+        """How the state that breaks a property was first reached: the thread's stops, then the state. For a person to read."""
+        found = self.broken[name]
+        trail: list[str] = []
+        core: Core | None = found.core
+        while core is not None:
+            stops = []
+            for pid in range(len(core.procs)):
+                code = self.machine.code_of(core, pid)
+                origin = code.step.origin if code else None
+                stops.append(f"{code.step.op} {origin.text} @{origin.span.line}" if code and origin else "-")
+            trail.append(" | ".join(stops) + f"   ptes {core.ptes} pmds {core.pmds} frames {core.frames} tables {core.tables}")
+            core = self._parents.get(core, (None, ""))[0]
+        slots = [f"{s.device}.{s.cache}@{s.address:x}={c}" for s, c in zip(self.w.slots, found.caches, strict=True)]
+        return "\n".join([*reversed(trail), f"caches: {slots} for {found.binding}"])
+
+
+_NOBODY = Proc(0, 0, ())
+_EMPTY = Core((), (), (), (), (), (), ())
+
+
+def _apply(effect: Effect, caches: Caches) -> Caches:
+    values = list(caches)
+    for i, new in effect:
+        values[i] = new
+    return tuple(values)
