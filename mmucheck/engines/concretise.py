@@ -14,46 +14,46 @@ from mmucheck.replay.world import Entry, Scenario, page_of, region_of
 
 _BASE = 0x7F00_0000_0000
 _ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << PMD_BITS, 2 << PMD_BITS, 1 << 30, 2 << 30, 0xFFF))
-_SIZES = (1, 2, 4096)
 
 
 def simplest_model(lowering: Lowering, query: Term, model: dict[str, int], limits: Limits) -> dict[str, int]:
-    """A model of the query with preferred values tried one variable at a time in a fixed order."""
-    named = [(f"wish{i}", term) for i, term in enumerate(_wishes(lowering))]
-    names = [name for name, _ in named]
-    solver = Solver([*lowering.assume, query], (), limits, named)
-    holds = dict(zip(names, evaluate([term for _, term in named], model), strict=True))
+    """A model of the query with preferred values tried one choice at a time in a fixed order."""
+    groups = list(_wishes(lowering))
+    named = {f"wish{i}.{j}": term for i, group in enumerate(groups) for j, term in enumerate(group)}
+    solver = Solver([*lowering.assume, query], (), limits, list(named.items()))
+    holds = dict(zip(named, evaluate(named.values(), model), strict=True))
     kept: list[str] = []
-    for name in names:
-        if not holds[name]:
-            if solver.check([*kept, name], model=False).status != "sat":
-                continue
-            holds = dict(zip(names, solver.truth(names), strict=True))
-        kept.append(name)
+    for i, group in enumerate(groups):
+        for name in (f"wish{i}.{j}" for j in range(len(group))):
+            if not holds[name]:
+                if solver.check([*kept, name], model=False).status != "sat":
+                    continue
+                holds = dict(zip(named, solver.truth(named), strict=True))
+            kept.append(name)
+            break
     answer = solver.check(kept)
     return answer.model if answer.status == "sat" else model
 
 
-def _wishes(lowering: Lowering) -> Iterable[Term]:
-    """Conditions to try, best first."""
+def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
+    """For each choice the conditions to try, best first."""
     terms, state = lowering.terms, lowering.state
     for thread in lowering.threads:
         for name, _ in thread.program.params if not thread.device else ():
             value = state[thread.local(name)]
             if value.sort == NUMBER:
-                addresses = [terms.eq(value, terms.const(a, NUMBER)) for a in _ADDRESSES]
-                yield from addresses
-    yield from (terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in _ADDRESSES)
+                yield [terms.eq(value, terms.const(a, NUMBER)) for a in _ADDRESSES]
+    yield [terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in _ADDRESSES]
     for ident in ("frame.f", "table.t"):
-        yield terms.eq(state[f"{ident}.id"], terms.const(1, state[f"{ident}.id"].sort))
-        yield terms.not_(state[f"{ident}.others"])
+        yield [terms.eq(state[f"{ident}.id"], terms.const(1, state[f"{ident}.id"].sort))]
+        yield [terms.not_(state[f"{ident}.others"])]
     for load in lowering.chooser.loads:
-        yield terms.eq(load.fields["kind"], terms.const(0, load.fields["kind"].sort))
+        yield [terms.eq(load.fields["kind"], terms.const(0, load.fields["kind"].sort))]
     for key in sorted(state):
         if key.endswith(".valid") and state[key].sort == BOOL:
-            yield terms.not_(state[key])
-    yield terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, state["region.a.kind"].sort))
-    yield terms.not_(state["page.a.write"])
+            yield [terms.not_(state[key])]
+    yield [terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, state["region.a.kind"].sort))]
+    yield [terms.not_(state["page.a.write"])]
 
 
 def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:

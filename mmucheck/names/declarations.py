@@ -80,7 +80,8 @@ class _DeclarationChecker:
         for i, cache in enumerate(device.caches):
             earlier = [c.name for c in device.caches[:i]]
             if cache.of not in ("pages", "tables"):
-                say("E201", f"a cache is of `pages` or of `tables`, not of `{cache.of}`", cache.span, suggest(cache.of, ["pages", "tables"]))
+                hint = suggest(cache.of, ["pages", "tables"])
+                say("E201", f"a cache is of `pages` or of `tables`, not of `{cache.of}`", cache.span, hint)
             if cache.source and cache.source != "page_table" and cache.source not in earlier:
                 hint = suggest(cache.source, ["page_table", *earlier])
                 say("E107", f"`{cache.source}` is not a cache declared before this one", cache.span, hint)
@@ -131,7 +132,8 @@ class _DeclarationChecker:
     def _property(self, prop: ast.Property) -> None:
         if prop.formula is None:
             if prop.alias not in self.library.properties:
-                self.body.say("E111", f"there is no property `{prop.alias}`", prop.span, suggest(prop.alias, self.library.properties))
+                hint = suggest(prop.alias, self.library.properties)
+                self.body.say("E111", f"there is no property `{prop.alias}`", prop.span, hint)
             if prop.device not in self.library.devices and self.library.devices:
                 self.body.say("E112", f"there is no device `{prop.device}`", prop.span, suggest(prop.device, self.library.devices))
             return
@@ -183,6 +185,9 @@ class _DeclarationChecker:
             if check.name in names:
                 say("E104", f"two checks are called `{check.name}`", check.span)
             names.add(check.name)
+            if len(check.threads) > 1:
+                message = "one VMM thread is decided; a check of several is not"
+                say("E605", message, check.threads[1].span, "check each path by itself")
             for thread in check.threads:
                 target = self.resolve(thread)
                 if target and not isinstance(target.declaration, ast.Path):

@@ -31,6 +31,8 @@ class Event:
     step: Step | None
     before: State[int]
     after: State[int]
+    way: int | None = None
+    """For a step with two successors, which was taken: 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ class _Explorer:
                 continue
             way = 0 if outcome.branch is None or outcome.branch else 1
             after[f"{thread.name}.pc"] = node.successors[way]
-            yield Event(node.step.origin.actor or thread.name, "", node.step, state, after)
+            shown = way if len(node.successors) > 1 else None
+            yield Event(node.step.origin.actor or thread.name, "", node.step, state, after, shown)
 
     def _free(self, state: State[int], what: str) -> tuple[int, ...]:
         """Identities an allocation may return: every one that was in use and is free now, and one that never was."""

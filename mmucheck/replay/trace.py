@@ -66,7 +66,12 @@ def _step(number: int, event: Event, changes: tuple[Change, ...]) -> TraceStep:
     outer = origin.frames[0].called_at if origin.frames else origin.span
     source = f"{outer.file}:{outer.line}"
     calls = tuple(f.name for f in origin.frames)
-    return TraceStep(number, event.actor, origin.text, origin.span.file, origin.span.line, calls, source, changes)
+    text = origin.text
+    if event.way is not None:
+        yes, no = ("yes", "no") if event.step.op == "branch" else ("", "fails")
+        said = no if event.way else yes
+        text = text.split(" else ")[0] + (f": {said}" if said else "")
+    return TraceStep(number, event.actor, text, origin.span.file, origin.span.line, calls, source, changes)
 
 
 class _Namer:

@@ -18,7 +18,8 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Matrix:
-    """``decided`` is the property; ``cells`` by (path, device): a result, or the sentence why the combination cannot be (a registration that fails, say)."""
+    """``decided`` is the property; ``cells`` by (path, device): a result, or why the combination cannot be (a registration that
+    fails, say)."""
 
     title: str
     decided: str

@@ -501,7 +501,7 @@ def _operator(op: str, unary: bool = False) -> Callable[[_Builder, Meta, list[An
             return ast.Unary(self._span(meta), op, items[0])
         return ast.Binary(self._span(meta), op, items[0], items[1])
 
-    return v_args(meta=True)(build)  # type: ignore[no-any-return]
+    return v_args(meta=True)(build)
 
 
 for _rule, _op in (("or_", "||"), ("and_", "&&"), ("bor", "|"), ("bxor", "^"), ("band", "&"), ("implies", "->")):

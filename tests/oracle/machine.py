@@ -31,7 +31,7 @@ class Code(NamedTuple):
     choices: tuple[dict[str, int], ...]
     results: tuple[int, ...]
     successors: tuple[int, ...]
-    live: tuple[tuple[bool, ...], ...]
+    dead: tuple[tuple[int, ...], ...]
     quiet: bool
     blind: bool
     needs_caches: bool
@@ -58,7 +58,8 @@ class Machine:
         self.watched_regions: tuple[int, ...] = ()
         self.handlers_write = any(n.step.op == "set_var" for d in self.devices for h in d.handlers for n in h.nodes)
         self.steady_vars = self.threads == 1 and not self.handlers_write
-        self.code = [self._compile(p, i < self.threads) for i, p in enumerate(self.programs)]
+        self.live = [_liveness(p) for p in self.programs]
+        self.code = [self._compile(i, p) for i, p in enumerate(self.programs)]
 
     def _contended(self) -> set[str]:
         users: dict[str, set[int]] = {}
@@ -80,14 +81,14 @@ class Machine:
 
     # ---- compiling
 
-    def _compile(self, program: Program, is_thread: bool) -> list[Code]:
+    def _compile(self, number: int, program: Program) -> list[Code]:
         names = {name: i for i, name in enumerate(program.locals)}
-        live = _liveness(program, names)
+        live = self.live[number]
         found = []
-        for node in program.nodes:
+        for i, node in enumerate(program.nodes):
             step = node.step
             looks = set().union(*(looks_in(a) for a in step.args))
-            if is_thread and self.threads == 1:
+            if number < self.threads == 1:
                 private = not looks & (SHARED_LOOKS - ({"."} if self.steady_vars else set()))
             else:
                 private = looks <= BLIND_LOOKS
@@ -97,7 +98,8 @@ class Machine:
             choices = tuple(dict(zip(labels, c, strict=True)) for c in product((0, 1), repeat=len(labels)))
             found.append(Code(step, tuple(compile_expr(a, names, self.w) for a in step.args), choices,
                               tuple(names[r] for r in step.results), node.successors,
-                              tuple(live[s] for s in node.successors), quiet, blind, "has" in looks))  # fmt: skip
+                              tuple(tuple(names[x] for x in (*live[i], *step.results) if x not in live[s]) for s in node.successors),
+                              quiet, blind, "has" in looks))  # fmt: skip
         return found
 
     def code_of(self, core: Core, pid: int) -> Code | None:
@@ -113,7 +115,8 @@ class Machine:
 
     def begin(self, core: Core, pid: int, program: int, values: dict[str, int]) -> Core:
         p = self.programs[program]
-        return _with(core, pid, Proc(program, p.entry, tuple(values.get(name, 0) for name in p.locals)))
+        start = tuple(values.get(name, 0) if name in self.live[program][p.entry] else 0 for name in p.locals)
+        return _with(core, pid, Proc(program, p.entry, start))
 
     # ---- running
 
@@ -167,14 +170,23 @@ class Machine:
         """Every outcome of the next step of a process: none if it is blocked or cut off."""
         proc = core.procs[pid]
         assert proc is not None
+        if code.quiet and code.step.op == "branch":
+            for nondet in code.choices:
+                taken = 0 if code.args[0](core, proc, caches, nondet) else 1
+                values = proc.locals
+                if code.dead[taken]:
+                    values = tuple(0 if i in code.dead[taken] else v for i, v in enumerate(values))
+                yield _with(core, pid, Proc(proc.program, code.successors[taken], values, proc.gather)), ()
+            return
         for nondet in code.choices:
             args = [f(core, proc, caches, nondet) for f in code.args]
             for after, gather, results, taken, effect in self._outcomes(core, proc, pid, code.step, args):
                 values = list(proc.locals)
                 for where, value in zip(code.results, results, strict=False):
                     values[where] = value
-                kept = tuple(v if alive else 0 for v, alive in zip(values, code.live[taken], strict=True))
-                yield _with(after, pid, Proc(proc.program, code.successors[taken], kept, gather)), effect
+                for where in code.dead[taken]:
+                    values[where] = 0
+                yield _with(after, pid, Proc(proc.program, code.successors[taken], tuple(values), gather)), effect
 
     def _outcomes(self, core: Core, proc: Proc, pid: int, step: Step, args: list[int]
                   ) -> Iterator[tuple[Core, Gather, tuple[int, ...], int, Effect]]:  # fmt: skip
@@ -321,7 +333,7 @@ def _with(core: Core, pid: int, proc: Proc | None) -> Core:
     return Core((*core[0][:pid], proc, *core[0][pid + 1 :]), ptes, pmds, frames, tables, locks, variables)
 
 
-def _liveness(program: Program, names: dict[str, int]) -> list[tuple[bool, ...]]:
+def _liveness(program: Program) -> list[set[str]]:
     """For each node, which locals are still looked at from there on: the others are forgotten, so that states meet."""
     reads = [{e.name for a in n.step.args for e in subexpressions(a) if isinstance(e, Local)} for n in program.nodes]
     live: list[set[str]] = [set() for _ in program.nodes]
@@ -330,7 +342,7 @@ def _liveness(program: Program, names: dict[str, int]) -> list[tuple[bool, ...]]
         changed = False
         for i in range(len(program.nodes) - 1, -1, -1):
             node = program.nodes[i]
-            new = reads[i] | (set().union(*(live[s] for s in node.successors)) - set(node.step.results))
+            new = reads[i] | (set[str]().union(*(live[s] for s in node.successors)) - set(node.step.results))
             if new != live[i]:
                 live[i], changed = new, True
-    return [tuple(name in alive for name in names) for alive in live]
+    return live
