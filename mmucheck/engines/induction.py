@@ -3,16 +3,17 @@
 IC3 (Bradley, VMCAI 2011) in the form that blocks cubes of predicates instead of states (Cimatti and others, TACAS 2014,
 without refinement). Frame k over-approximates what k edges reach; a clause is a set of atoms that cannot all hold. When two
 frames are equal, that frame is an invariant. It is believed only after ``check_invariant`` has decided initiation, consecution
-and safety with fresh solvers that share nothing with the search.
+and safety with fresh solvers that share nothing with the search, which is done by a SAT solver on the same steps.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+import time
 from dataclasses import dataclass
 
-from mmucheck.engines.solver import Answer, Limits, Solver
+from mmucheck.engines.search import Search
+from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.solver import Literal as Named
 from mmucheck.engines.verdicts import InternalError
 from mmucheck.ir.program import PropertyDecl
@@ -52,19 +53,20 @@ class Induction:
         self.terms, self.limits = lowering.terms, limits
         self.blocked: list[dict[int, list[Cube]]] = [{h: [] for h in self.system.heads} for _ in range(2)]
         self._properties: list[PropertyDecl] = []
-        self._solvers: dict[int | None, Solver] = {}
+        self._searches: dict[int | None, Search] = {}
         self._known = {h: self._exclusive(h) for h in self.system.heads}
-        self._bad: dict[int, Term] = {}
-        self._arriving: dict[int, list[Term]] = {}
+        self._choices: dict[int, list[Term]] = {}
+        self._lifts = 0
         self._own = {
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
         }
 
     def prove(self, prop: PropertyDecl) -> Proof:
         """An invariant that excludes the property's violation, checked. Raises InternalError if the check fails."""
+        self._deadline = time.monotonic() + self.limits.timeout if self.limits.timeout else 0.0
         try:
             self._open(prop)
-            if self._ask(None, ["bad"], 0).status == "sat":
+            if self._ask(None, ["bad"], 0):
                 return Proof(None, "the property breaks before the first loop", False)
             level = 1
             while True:
@@ -91,17 +93,18 @@ class Induction:
 
     def _open(self, prop: PropertyDecl) -> None:
         for source in (None, *self.system.heads):
-            bad = self.system.violations(prop, source)
-            named: list[tuple[str, Term]] = [("bad", bad)]
+            defined = [("bad", self.system.violations(prop, source))]
             if source is not None:
-                self._bad[source] = bad
-            defined = [(f"a{i}", atom) for i, atom in enumerate(self.system.atoms[source])] if source is not None else []
+                defined += [(f"a{i}", atom) for i, atom in enumerate(self.system.atoms[source])]
             for e, edge in self._edges_from(source):
-                named.append((f"go{e}", edge.guard))
-                arriving = self._arriving[e] = self.system.arriving(edge, self.system.atoms[edge.target])
+                defined.append((f"go{e}", edge.guard))
+                arriving = self.system.arriving(edge, self.system.atoms[edge.target])
                 defined += [(f"e{e}a{i}", atom) for i, atom in enumerate(arriving)]
             assertions = self.system.lowering.assume if source is None else self.system.constraints
-            self._solvers[source] = Solver(assertions, named, self.limits, defined)
+            self._searches[source] = Search(assertions, defined)
+            if source is not None:
+                variables = [v for v in postorder([t for _, t in defined]) if v.op == "var"]
+                self._choices[source] = [v for v in variables if v not in self._own[source]]
         for head, found in self._known.items():
             for cube in found:
                 self._tell(head, cube, ALWAYS)
@@ -114,18 +117,18 @@ class Induction:
         return [(i, e) for i, e in enumerate(self.system.edges) if e.source == source]
 
     def _tell(self, head: int, cube: Cube, level: int) -> None:
-        self._solvers[head].add_clause(f"level{level}", [(f"a{i}", not sign) for i, sign in sorted(cube)])
+        self._searches[head].add_clause([(f"level{level}", False), *((f"a{i}", not sign) for i, sign in sorted(cube))])
 
     def _literal(self, atoms: list[Term], index: int, sign: bool) -> Term:
         return atoms[index] if sign else self.terms.not_(atoms[index])
 
-    def _ask(self, source: int | None, goal: list[Named | str], level: int) -> Answer:
+    def _ask(self, source: int | None, goal: list[Named | str], level: int) -> bool:
         """Is there a step from the start, or from a state of frame ``level`` at a head, to the goal?"""
+        if self._deadline and time.monotonic() > self._deadline:
+            raise _GiveUp("timeout", False)
         frames = [f"level{k}" for k in (*range(max(1, level), len(self.blocked)), ALWAYS)] if source is not None else []
-        answer = self._solvers[source].check([*goal, *frames], model=False)
-        if answer.status == "unknown":
-            raise _GiveUp(answer.reason, False)
-        return answer
+        literals = [(x, True) if isinstance(x, str) else x for x in (*goal, *frames)]
+        return self._searches[source].satisfiable(literals)
 
     # ---- IC3
 
@@ -135,29 +138,25 @@ class Induction:
             self.blocked.append({h: [] for h in self.system.heads})
         for head in self.system.heads:
             while True:
-                answer = self._ask(head, ["bad"], level)
-                if answer.status == "unsat":
+                if not self._ask(head, ["bad"], level):
                     break
-                self._block(self._state(head, self._bad[head], ()), head, level)
+                self._block(self._state(head, [("bad", True)]), head, level)
 
-    def _state(self, head: int, goal: Term, cube: Iterable[tuple[Term, bool]]) -> Cube:
+    def _state(self, head: int, goal: list[Named]) -> Cube:
         """The state at a head in the last answer, as a cube of those atoms that make its step reach the goal.
 
         With every choice of the step fixed as in the answer, the goal depends on the state alone; the core of "this state, but
         not the goal" leaves out what does not matter.
         """
-        solver, atoms = self._solvers[head], self.system.atoms[head]
-        state = frozenset(enumerate(solver.truth([f"a{i}" for i in range(len(atoms))])))
-        wanted = self.terms.and_(goal, *(self._literal([t], 0, sign) for t, sign in cube))
-        choices = [v for v in postorder([wanted]) if v.op == "var" and v not in self._own[head]]
-        fixed = {v: self.terms.const(x, v.sort) for v, x in zip(choices, solver.numbers([(v.name, v.sort) for v in choices]), strict=True)}
-        missed = self.terms.not_(self.terms.substitute([wanted], fixed)[0])
-        defined = [(f"a{i}", atom) for i, atom in enumerate(atoms)]
-        lift = Solver([*self.system.constraints, missed], (), self.limits, defined, many=True)
-        answer = lift.check([(f"a{i}", sign) for i, sign in sorted(state)], model=False)
-        if answer.status != "unsat":
-            return state
-        return frozenset((int(name[1:]), sign) for name, sign in answer.core) or state
+        search, count = self._searches[head], len(self.system.atoms[head])
+        state = [(f"a{i}", search.truth(f"a{i}")) for i in range(count)]
+        choices = search.values(self._choices[head])
+        self._lifts += 1
+        lift = f"lift{self._lifts}"
+        search.add_clause([(lift, False), *((name, not sign) for name, sign in goal)])
+        kept = state if search.satisfiable([*state, *choices, (lift, True)]) else [x for x in search.core() if x in set(state)]
+        search.add_clause([(lift, False)])
+        return frozenset((int(name[1:]), sign) for name, sign in kept)
 
     def _block(self, cube: Cube, head: int, level: int) -> None:
         counter = 0
@@ -198,13 +197,10 @@ class Induction:
             if edge.target != head or (edge.source is not None and level <= 1):
                 continue
             names: dict[Named, Literal] = {(f"e{e}a{i}", sign): (i, sign) for i, sign in sorted(cube)}
-            answer = self._ask(edge.source, [f"go{e}", *names], level - 1)
-            if answer.status == "sat":
-                if edge.source is None:
-                    return None, frozenset()
-                arriving = self._arriving[e]
-                return edge.source, self._state(edge.source, edge.guard, [(arriving[i], sign) for i, sign in sorted(cube)])
-            needed |= {names[c] for c in answer.core if c in names}
+            goal: list[Named] = [(f"go{e}", True), *names]
+            if self._ask(edge.source, list(goal), level - 1):
+                return edge.source, self._state(edge.source, goal) if edge.source is not None else frozenset()
+            needed |= {names[c] for c in self._searches[edge.source].core() if c in names}
         return frozenset(needed)
 
     def _reaches(self, cube: Cube, head: int, level: int) -> bool:

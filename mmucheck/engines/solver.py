@@ -37,17 +37,16 @@ class Answer:
 class Solver:
     """An incremental solver over one set of assertions; queries are sets of named assumptions.
 
-    A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``many``: hundreds of queries will come, so
-    the search engine that learns across them is used.
+    A name in ``named`` implies its term, one in ``defined`` is equivalent to it.
     """
 
     def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits,
-                 defined: Sequence[tuple[str, Term]] = (), many: bool = False) -> None:  # fmt: skip
+                 defined: Sequence[tuple[str, Term]] = ()) -> None:  # fmt: skip
         import z3
 
         self._z3: Any = z3
         self._context = z3.main_ctx()
-        self._solver = z3.SimpleSolver(ctx=self._context) if many else z3.SolverFor("QF_BV", ctx=self._context)
+        self._solver = z3.SolverFor("QF_BV", ctx=self._context)
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
             self._solver.set("timeout", max(1, int(limits.timeout * 1000)))
@@ -55,10 +54,6 @@ class Solver:
             self._solver.set("rlimit", limits.rlimit)
         self._names: dict[str, Any] = {}
         self._solver.from_string(script(assertions, named, defined))
-
-    def add_clause(self, guard: str, literals: Iterable[Literal]) -> None:
-        """While ``guard`` is assumed, one of the literals holds."""
-        self._solver.add(self._z3.Or(self._z3.Not(self._bool(guard, True)), *(self._bool(n, s) for n, s in literals)))
 
     def _bool(self, name: str, sign: bool) -> Any:
         found = self._names.get(name)
@@ -90,16 +85,6 @@ class Solver:
         model = self._solver.model()
         return [self._z3.is_true(model.get_interp(self._bool(n, True).decl())) for n in names]
 
-    def numbers(self, variables: Iterable[tuple[str, int]]) -> list[int]:
-        """Values of variables (name, sort) in the model of the last check, 0 where it does not matter."""
-        model = self._solver.model()
-        found: list[int] = []
-        for name, width in variables:
-            constant = self._z3.BitVec(name, width, self._context) if width else self._bool(name, True)
-            value = model.get_interp(constant.decl())
-            found.append(0 if value is None else value.as_long() if width else int(self._z3.is_true(value)))
-        return found
-
     def _model(self) -> dict[str, int]:
         model = self._solver.model()
         found: dict[str, int] = {}
@@ -114,6 +99,26 @@ class Solver:
 
 def _reason(reason: str) -> str:
     return {"timeout": "timeout", "canceled": "resource limit", "max. resource limit exceeded": "resource limit"}.get(reason, reason)
+
+
+def to_cnf(assertions: Iterable[Term], defined: Sequence[tuple[str, Term]]) -> tuple[list[list[int]], dict[str, int]]:
+    """The assertions and definitions as clauses, and the variable of every name (and of every bit, see ``smtlib.bit``)."""
+    import z3
+
+    context = z3.main_ctx()
+    goal = z3.Goal(ctx=context)
+    goal.add(*z3.parse_smt2_string(script(assertions, (), defined, bits=True), ctx=context))
+    steps = [z3.Tactic(name, ctx=context) for name in ("simplify", "bit-blast", "tseitin-cnf")]
+    text = z3.Then(*steps, ctx=context)(goal)[0].dimacs()
+    clauses: list[list[int]] = []
+    names: dict[str, int] = {}
+    for line in text.splitlines():
+        if line.startswith("c "):
+            _, number, name = line.split(" ", 2)
+            names[name] = int(number)
+        elif line and line[0] not in "pc":
+            clauses.append([int(word) for word in line.split()[:-1]])
+    return clauses, names
 
 
 def version() -> str:

@@ -25,9 +25,15 @@ def constant(term: Term) -> str:
     return f"(_ bv{term.value} {term.sort})"
 
 
-def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = (), defined: Sequence[tuple[str, Term]] = ()) -> str:
+def bit(name: str, index: int) -> str:
+    """The boolean that stands for one bit of a variable in a script made with ``bits``."""
+    return f"{name}#{index}"
+
+
+def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = (), defined: Sequence[tuple[str, Term]] = (),
+           bits: bool = False) -> str:  # fmt: skip
     """Declarations, definitions and assertions. ``named``: booleans declared under the name and asserted to imply their term, for
-    use as assumptions; ``defined``: the same with equivalence."""
+    use as assumptions; ``defined``: the same with equivalence; ``bits``: every bit of a bit-vector variable is a boolean."""
     assertions = list(assertions)
     roots = [*assertions, *(t for _, t in (*named, *defined))]
     order = postorder(roots)
@@ -44,7 +50,13 @@ def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = (), d
             text[term.index] = constant(term)
         elif term.op == "var":
             text[term.index] = symbol(term.name)
-            lines.append(f"(declare-fun {text[term.index]} () {sort(term.sort)})")
+            if bits and term.sort != BOOL:
+                names = [symbol(bit(term.name, i)) for i in reversed(range(term.sort))]
+                lines.extend(f"(declare-fun {n} () Bool)" for n in names)
+                parts = " ".join(f"(ite {n} #b1 #b0)" for n in names)
+                lines.append(f"(define-fun {text[term.index]} () {sort(term.sort)} (concat {parts}))")
+            else:
+                lines.append(f"(declare-fun {text[term.index]} () {sort(term.sort)})")
         else:
             body = f"({term.op} {' '.join(text[a.index] for a in term.args)})"
             if uses[term.index] > 1 or len(body) > 400:

@@ -127,7 +127,8 @@ class _DeclarationChecker:
             self.body.block(function.body, scope, Context())
             for dispatch in _dispatches(function.body):
                 if dispatch.callback not in callbacks:
-                    say("E403", f"`{protocol.name}` has no callback `{dispatch.callback}`", dispatch.span, suggest(dispatch.callback, callbacks))
+                    hint = suggest(dispatch.callback, callbacks)
+                    say("E403", f"`{protocol.name}` has no callback `{dispatch.callback}`", dispatch.span, hint)
 
     def _property(self, prop: ast.Property) -> None:
         if prop.formula is None:

@@ -12,7 +12,7 @@ from mmucheck.machine.state import (
 )  # fmt: skip
 from mmucheck.names.builtins import PAGE_BITS, PMD_BITS, TASK_SIZE
 
-SPARE_FRAMES = 4
+SPARE_FRAMES = 3
 """Frames (and tables) beside those of the start that an allocation may hand out."""
 
 
