@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class Obligation:
     doc: str = ""
     span: Span | None = None
 
-    @property
+    @builtins.property
     def target(self) -> str:
         """How a user names it on the command line."""
         file = self.span.file if self.span else ""
@@ -72,8 +73,16 @@ def obligations(library: Library, specs: Iterable[ast.Spec]) -> list[Obligation]
                             names = (prop.device,)
                         subject = _subject(library, paths, names, check.side)
                         found.append(
-                            Obligation(subject, name.name, EXPECTED[verdict.verdict], verdict.reason, spec.name, check.name,
-                                       check.doc, check.span)  # fmt: skip
+                            Obligation(
+                                subject,
+                                name.name,
+                                EXPECTED[verdict.verdict],
+                                verdict.reason,
+                                spec.name,
+                                check.name,
+                                check.doc,
+                                check.span,
+                            )
                         )
     return list(dict.fromkeys(found))
 

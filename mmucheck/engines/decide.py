@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from mmucheck.engines.concretise import scenario_of, simplest_model
 from mmucheck.engines.induction import Induction
-from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
-from mmucheck.lower.unroll import Lowering, Unrolling
+from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.replay.explore import SearchExhausted, Violation, search
 
@@ -46,6 +46,8 @@ class _Session:
 
     def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
         self.system, self.properties, self.limits = system, properties, limits
+        if len(system.threads) != 1:
+            raise InternalError("only one VMM thread is lowered")
         self.lowering = Lowering(system)
         self.loops = bool(system.threads[0].back_edge_targets())
         self.unrolling = self.lowering.unroll(ROUNDS if self.loops else 0)
@@ -56,8 +58,9 @@ class _Session:
         self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
         self._induction: Induction | None = None
         self._ends: str | None = None
+        self._deadline = 0.0
 
-    def _any(self, conditions: list[tuple[object, Term]]) -> Term:
+    def _any(self, conditions: list[tuple[Place, Term]]) -> Term:
         return self.lowering.terms.or_(*(term for _, term in conditions))
 
     def _cover(self, prop: PropertyDecl, unrolling: Unrolling) -> Term:
@@ -69,7 +72,8 @@ class _Session:
         return self._any(self.lowering.violation(some, unrolling))
 
     def decide(self, prop: PropertyDecl) -> Decision:
-        answer = self.solver.check([f"bad.{prop.name}"])
+        self._deadline = time.monotonic() + self.limits.timeout
+        answer = self._ask(f"bad.{prop.name}", model=True)
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         if answer.status == "sat":
             return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
@@ -81,21 +85,28 @@ class _Session:
             return self._vacuous(prop) or Decision(PROVED, method)
         if self._induction is None:
             self._induction = Induction(self.lowering, self.limits)
-        proof = self._induction.prove(prop)
+        proof = self._induction.prove(prop, self._remaining())
         if proof.invariant is None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)
         return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
+
+    def _remaining(self) -> float:
+        """Seconds left for the property at hand, 0 for no limit."""
+        return max(0.001, self._deadline - time.monotonic()) if self.limits.timeout else 0.0
+
+    def _ask(self, name: str, model: bool = False) -> Answer:
+        return self.solver.check([name], model, self._remaining())
 
     def _vacuous(self, prop: PropertyDecl) -> Decision | None:
         """Only what a few rounds reach is asked: a program cut off in a loop may still get there, so nothing is said of it."""
         if self.unrolling.truncated and self.queries[prop.name] is not self.lowering.terms.false:
             return None
         if self._ends is None:
-            self._ends = self.solver.check(["end"], model=False).status
+            self._ends = self._ask("end").status
         if self._ends == "unsat":
             return Decision(VACUOUS, "cover", "the path cannot run to its end")
-        if self.solver.check([f"cover.{prop.name}"], model=False).status == "unsat":
+        if self._ask(f"cover.{prop.name}").status == "unsat":
             return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
         return None
 

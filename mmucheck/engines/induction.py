@@ -61,9 +61,12 @@ class Induction:
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
         }
 
-    def prove(self, prop: PropertyDecl) -> Proof:
-        """An invariant that excludes the property's violation, checked. Raises InternalError if the check fails."""
-        self._deadline = time.monotonic() + self.limits.timeout if self.limits.timeout else 0.0
+    def prove(self, prop: PropertyDecl, timeout: float = 0.0) -> Proof:
+        """An invariant that excludes the property's violation, checked; ``timeout``: seconds for the search, 0 for no limit.
+
+        Raises InternalError if the check fails.
+        """
+        self._deadline = time.monotonic() + timeout if timeout else 0.0
         try:
             self._open(prop)
             if self._ask(None, ["bad"], 0):

@@ -9,7 +9,6 @@ from typing import Any
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
 
-
 Literal = tuple[str, bool]
 """A named boolean and its sign."""
 
@@ -45,6 +44,7 @@ class Solver:
         import z3
 
         self._z3: Any = z3
+        self._limits = limits
         self._context = z3.main_ctx()
         self._solver = z3.SolverFor("QF_BV", ctx=self._context)
         self._solver.set("random_seed", limits.seed)
@@ -61,13 +61,16 @@ class Solver:
             found = self._names[name] = self._z3.Bool(name, self._context)
         return found if sign else self._z3.Not(found)
 
-    def check(self, assumptions: Iterable[Literal | str] = (), model: bool = True) -> Answer:
-        """Decide the assertions under the assumptions; ``model``: whether one is wanted.
+    def check(self, assumptions: Iterable[Literal | str] = (), model: bool = True, timeout: float = 0.0) -> Answer:
+        """Decide the assertions under the assumptions; ``model``: whether one is wanted; ``timeout``: seconds for this question, if
+        other than the solver's.
 
         Raises KeyboardInterrupt if Ctrl-C came while solving.
         """
         literals = [(a, True) if isinstance(a, str) else a for a in assumptions]
         bools = [self._bool(name, sign) for name, sign in literals]
+        if timeout:
+            self._solver.set("timeout", max(1, int(timeout * 1000)))
         result = self._solver.check(*bools)
         if result == self._z3.sat:
             return Answer("sat", model=self._model() if model else {})
@@ -76,7 +79,7 @@ class Solver:
             kept = tuple(literal for literal, b in zip(literals, bools, strict=True) if b.get_id() in core)
             return Answer("unsat", core=kept)
         reason = self._solver.reason_unknown()
-        if "interrupted" in reason:
+        if "interrupted" in reason or ("canceled" in reason and not self._limits.rlimit):
             raise KeyboardInterrupt
         return Answer("unknown", reason=_reason(reason))
 

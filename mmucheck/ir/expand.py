@@ -10,8 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mmucheck.ir.program import (
-    CacheDecl, Const, DeviceDecl, DeviceVar, Expr, Frame, Local, LockDecl, Look, Node, Nondet, Op, Origin, Program,
-    PropertyDecl, Step, subexpressions,
+    CacheDecl,
+    Const,
+    DeviceDecl,
+    DeviceVar,
+    Expr,
+    Frame,
+    Local,
+    LockDecl,
+    Look,
+    Node,
+    Nondet,
+    Op,
+    Origin,
+    Program,
+    PropertyDecl,
+    Step,
+    subexpressions,
 )  # fmt: skip
 from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEPS
 from mmucheck.names.library import Library
@@ -216,15 +231,15 @@ class Expander:
             case ast.Wait(condition=condition):
                 return self._emit(Step("wait", (self._expr(condition, env),), self._origin(stmt.span, env)), (after,))
             case ast.Drop(cache=cache, start=start, end=end):
-                args = () if start is None or end is None else (self._expr(start, env), self._expr(end, env))
+                bounds = () if start is None or end is None else (self._expr(start, env), self._expr(end, env))
                 assert env.device is not None
-                step = Step("drop", args, self._origin(stmt.span, env), names=(env.device.name, cache))
+                step = Step("drop", bounds, self._origin(stmt.span, env), names=(env.device.name, cache))
                 return self._emit(step, (after,))
             case ast.Fill(cache=cache, address=address, frame=frame, writable=writable):
                 assert env.device is not None
                 allowed = self._expr(writable, env) if writable is not None else Const(1, "bool")
-                args = (self._expr(address, env), self._expr(frame, env), allowed)
-                return self._emit(Step("fill", args, self._origin(stmt.span, env), names=(env.device.name, cache)), (after,))
+                filled = (self._expr(address, env), self._expr(frame, env), allowed)
+                return self._emit(Step("fill", filled, self._origin(stmt.span, env), names=(env.device.name, cache)), (after,))
 
     def _branch(self, condition: ast.Expr, span: Span, env: _Env, taken: int, missed: int) -> int:
         value = self._expr(condition, env)
@@ -253,7 +268,8 @@ class Expander:
         step, step_at = self._hold(stmt.step, "step", env) if stmt.step is not None else (Const(4096), None)
         origin = self._origin(stmt.span, env, f"for {stmt.name}")
         head = self._emit(Step("nop", (), origin), ())
-        advance = self._emit(Step("assign", (Op("+", (cursor, step)),), self._origin(stmt.span, env, f"next {stmt.name}"), (cursor.name,)), (head,))
+        onward = Step("assign", (Op("+", (cursor, step)),), self._origin(stmt.span, env, f"next {stmt.name}"), (cursor.name,))
+        advance = self._emit(onward, (head,))
         inner = env.bind(stmt.name, cursor)
         depth = len(env.locks)
         inner = replace(inner, targets={**env.targets, "break": (after, depth), "continue": (advance, depth)})
@@ -397,14 +413,17 @@ class Expander:
             case ast.Call(name="nondet"):
                 return self._nondet(expr.span, env)
             case ast.Call(name="has", args=args):
-                assert env.device is not None and isinstance(args[0], ast.Name)
+                assert env.device is not None
+                assert isinstance(args[0], ast.Name)
                 return Look("has", (Look(f"{env.device.name}.{args[0].name}", ()), self._expr(args[1], env)))
             case ast.Call(name=name, args=args):
                 values = tuple(self._expr(a, env) for a in args)
                 if name in LOOKS:
                     return Look(name, values)
                 macro = self._library.find(name, env.version)
-                assert macro is not None and isinstance(macro.declaration, ast.Macro) and macro.declaration.value is not None
+                assert macro is not None
+                assert isinstance(macro.declaration, ast.Macro)
+                assert macro.declaration.value is not None
                 if name in env.calls:
                     raise InputError([Diagnostic("E310", f"`{name}` expands into itself", expr.span)])
                 names = {p.name: v for p, v in zip(macro.declaration.params, values, strict=True)}

@@ -39,7 +39,7 @@ class CutSystem:
         self._live = live_locals(program)
         self.start = lowering.run([Place(program.entry, 0, self.terms.true, lowering.state)], 0, frozenset(self.heads))
         self.rigid = self._rigid_variables()
-        entries = [p for p in self.start.cuts]
+        entries = list(self.start.cuts)
         base = entries[0].state
         self._alignment = {k: min(e.state[k].zeros for e in entries) for k, v in base.items() if v.sort == NUMBER}
         self._fixed = self._first_guess(entries)

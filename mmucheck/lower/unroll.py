@@ -15,6 +15,7 @@ from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
 
+
 @dataclass(frozen=True)
 class Place:
     """A state of the unrolled program: before ``node``, after ``rounds`` times round loops."""

@@ -11,7 +11,17 @@ from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.machine.domain import BOOL, COUNT, FRAME, KIND, NUMBER, TABLE
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import (
-    CACHE_FIELDS, FOREIGN_KEY_FREE, PAGE_FIELDS, PMD_TABLE, PTE_NONE, REGION_FIELDS, ZERO_PAGE, Layout, Slot, Thread, cache_slots,
+    CACHE_FIELDS,
+    FOREIGN_KEY_FREE,
+    PAGE_FIELDS,
+    PMD_TABLE,
+    PTE_NONE,
+    REGION_FIELDS,
+    ZERO_PAGE,
+    Layout,
+    Slot,
+    Thread,
+    cache_slots,
 )  # fmt: skip
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
@@ -75,7 +85,10 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
     """(state, constraints): any quiescent state. Every device entry agrees with the table, no path has begun, no lock is held."""
     state: TermState = {}
     assume: list[Term] = []
-    number = lambda value: terms.const(value, NUMBER)  # noqa: E731
+
+    def number(value: int) -> Term:
+        return terms.const(value, NUMBER)
+
     none = terms.const(0, COUNT)
 
     addr = terms.var("a", NUMBER)
@@ -96,12 +109,11 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
         assume.append(terms.not_(terms.and_(is_zero, state[f"{what}.a.write"])))
 
     mapped, frame, write = machine.looks.walk(state, addr)
-    for what, ident, sort, held in (
-        ("frame.f", "f", FRAME, lambda i: terms.and_(mapped, terms.eq(frame, i))),
-        ("table.t", "t", TABLE, lambda i: terms.and_(small, terms.eq(state["region.a.table"], i))),
-    ):
+    holders = (("frame.f", "f", FRAME, mapped, frame), ("table.t", "t", TABLE, small, state["region.a.table"]))
+    for what, ident, sort, present, target in holders:
         state[f"{what}.id"] = terms.var(ident, sort)
-        state[f"{what}.refs"] = terms.ite(held(state[f"{what}.id"]), terms.const(1, COUNT), none)
+        mine = terms.and_(present, terms.eq(target, state[f"{what}.id"]))
+        state[f"{what}.refs"] = terms.ite(mine, terms.const(1, COUNT), none)
         state[f"{what}.others"] = terms.var(f"{ident}.others", BOOL)
     assume.append(terms.or_(terms.not_(terms.eq(state["frame.f.id"], terms.const(ZERO_PAGE, FRAME))), state["frame.f.others"]))
 

@@ -9,7 +9,16 @@ from typing import Generic, TypeVar
 from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Look, Nondet, Op, System
 from mmucheck.machine.domain import BOOL, COUNT, FRAME, KIND, NUMBER, Domain
 from mmucheck.machine.state import (
-    PMD_HUGE, PMD_NONE, PMD_TABLE, PTE_NONE, PTE_PRESENT, ZERO_PAGE, Chooser, Layout, Slot, State,
+    PMD_HUGE,
+    PMD_NONE,
+    PMD_TABLE,
+    PTE_NONE,
+    PTE_PRESENT,
+    ZERO_PAGE,
+    Chooser,
+    Layout,
+    Slot,
+    State,
 )  # fmt: skip
 from mmucheck.names.builtins import PAGE_BITS, PMD_BITS
 

@@ -15,8 +15,22 @@ from mmucheck.ir.program import CacheDecl, Expr, Look, Step, System, subexpressi
 from mmucheck.machine.domain import BOOL, COUNT, FRAME, KIND, NUMBER, Domain
 from mmucheck.machine.looks import Looks, View
 from mmucheck.machine.state import (
-    FOREIGN_KEY_FREE, PAGE_FIELDS, PMD_HUGE, PMD_MARKER, PMD_NONE, PMD_TABLE, PTE_MARKER, PTE_NONE, PTE_PRESENT,
-    REGION_FIELDS, ZERO_PAGE, Chooser, Layout, Slot, State, Thread,
+    FOREIGN_KEY_FREE,
+    PAGE_FIELDS,
+    PMD_HUGE,
+    PMD_MARKER,
+    PMD_NONE,
+    PMD_TABLE,
+    PTE_MARKER,
+    PTE_NONE,
+    PTE_PRESENT,
+    REGION_FIELDS,
+    ZERO_PAGE,
+    Chooser,
+    Layout,
+    Slot,
+    State,
+    Thread,
 )  # fmt: skip
 from mmucheck.names.builtins import PMD_BITS
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 
 from mmucheck.machine.domain import BOOL, fold
 
-
 MAX_CASES = 24
 
 

@@ -50,6 +50,9 @@ class SearchExhausted(Exception):
     """The world is too large to search: no verdict may be drawn."""
 
 
+_Key = tuple[int, ...]
+
+
 class _NeedChoice(Exception):
     def __init__(self, options: tuple[int, ...]) -> None:
         super().__init__()
@@ -149,7 +152,7 @@ class _Explorer:
     def _key(self, state: State[int]) -> tuple[int, ...]:
         return tuple(map(state.__getitem__, self.keys))
 
-    def _history(self, key: tuple[int, ...], parents: dict[tuple[int, ...], tuple[tuple[int, ...] | None, tuple[Event, ...]]]) -> tuple[Event, ...]:
+    def _history(self, key: _Key, parents: dict[_Key, tuple[_Key | None, tuple[Event, ...]]]) -> tuple[Event, ...]:
         parts: list[tuple[Event, ...]] = []
         at: tuple[int, ...] | None = key
         while at is not None:
@@ -259,7 +262,7 @@ class _Explorer:
         seen = {v for k, v in state.items() if k.endswith(suffix)} | {state[k] for k in self.held[what]}
         used = seen | {self.scenario.frame if what == "frame" else self.scenario.table}
         fresh = [i for i in free if i not in used]
-        return tuple([*fresh[:1], *(i for i in free if i in used)])
+        return (*fresh[:1], *(i for i in free if i in used))
 
     # ---- the property
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmucheck.ir.program import Look, Op, PropertyDecl, System, subexpressions
+from mmucheck.ir.program import Look, System, subexpressions
 from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import Looks
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, State
@@ -162,15 +162,11 @@ class _Namer:
         address = next((names[n] for n, k in violation.property.binders if k == "address"), "")
         frame = next((names[n] for n, k in violation.property.binders if k == "frame"), "")
         state = violation.events[-1].after if violation.events else violation.start
-        entry = next((text for key, text in self.show(state).items() if key.startswith(f"{device}.") and text.startswith(f"frame {frame}")), "")
+        held = (text for key, text in self.show(state).items() if key.startswith(f"{device}."))
+        entry = next((text for text in held if text.startswith(f"frame {frame}")), "")
         holds = f"{device} holds {entry} for {address}" if entry else f"for {', '.join(f'{n} = {v}' for n, v in names.items())}"
         return f"{holds}; violated: {violation.property.title or violation.property.name}"
 
 
 def _mode(write: int) -> str:
     return "rw" if write else "ro"
-
-
-def formula_parts(prop: PropertyDecl) -> list[str]:
-    """The looks a property makes, by name."""
-    return sorted({e.name for e in subexpressions(prop.formula) if isinstance(e, Look | Op) and isinstance(e, Look)})

@@ -8,7 +8,17 @@ from mmucheck.ir.program import System
 from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import Looks, View
 from mmucheck.machine.state import (
-    CACHE_FIELDS, PMD_HUGE, PMD_NONE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Layout, Slot, State, cache_slots, threads_of,
+    CACHE_FIELDS,
+    PMD_HUGE,
+    PMD_NONE,
+    PMD_TABLE,
+    PTE_PRESENT,
+    ZERO_PAGE,
+    Layout,
+    Slot,
+    State,
+    cache_slots,
+    threads_of,
 )  # fmt: skip
 from mmucheck.names.builtins import PAGE_BITS, PMD_BITS, TASK_SIZE
 

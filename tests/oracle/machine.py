@@ -9,7 +9,20 @@ from typing import NamedTuple
 from mmucheck.ir.program import Local, Nondet, Program, Step, System, subexpressions
 
 from .state import (
-    MARKER, NONE, NOWHERE, TABLE, VIRGIN, ZERO, Caches, Core, Gather, OracleError, Places, Proc, Value, compile_expr,
+    MARKER,
+    NONE,
+    NOWHERE,
+    TABLE,
+    VIRGIN,
+    ZERO,
+    Caches,
+    Core,
+    Gather,
+    OracleError,
+    Places,
+    Proc,
+    Value,
+    compile_expr,
     looks_in,
 )  # fmt: skip
 

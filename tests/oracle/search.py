@@ -30,7 +30,20 @@ from mmucheck.ir.program import PropertyDecl, System
 
 from .machine import Effect, Machine
 from .state import (
-    MARKER, NONE, TABLE, VIRGIN, ZERO, Caches, Core, OracleError, Places, Proc, Value, compile_expr, kept_frame, looks_in,
+    MARKER,
+    NONE,
+    TABLE,
+    VIRGIN,
+    ZERO,
+    Caches,
+    Core,
+    OracleError,
+    Places,
+    Proc,
+    Value,
+    compile_expr,
+    kept_frame,
+    looks_in,
 )  # fmt: skip
 
 PAGE, REGION = 1 << 12, 1 << 21
