@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mmucheck.ir.balance import unbalanced
 from mmucheck.ir.changes import apply_change
 from mmucheck.ir.expand import Expander
 from mmucheck.ir.program import PropertyDecl, System
@@ -125,6 +126,10 @@ class Builder:
             assert isinstance(path, ast.Path)
             programs.append(expander.path(path, version))
         devices = tuple(expander.device(library.devices[d]) for d in subject.devices)
+        handlers = [h for d in devices for h in d.handlers]
+        problems = [d for program in (*programs, *handlers) for d in unbalanced(program)]
+        if problems:
+            raise InputError(problems)
         locks = tuple(expander.lock(lock) for lock in library.locks.values())
         return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject))
 

@@ -99,9 +99,7 @@ class Looks(Generic[V]):
 
     def slot_freed(self, state: State[V], what: str, slot: str) -> V:
         d = self.domain
-        return d.and_(
-            d.eq(state[f"{what}.{slot}.refs"], d.const(0, COUNT)), d.not_(state[f"{what}.{slot}.others"])
-        )
+        return d.and_(d.eq(state[f"{what}.{slot}.refs"], d.const(0, COUNT)), d.not_(state[f"{what}.{slot}.others"]))
 
     # ---- expressions
 

@@ -1,0 +1,145 @@
+"""Steps on table entries."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from mmucheck.ir.program import Step
+from mmucheck.machine.core import Core, Outcome
+from mmucheck.machine.domain import BOOL, COUNT, NUMBER
+from mmucheck.machine.looks import View
+from mmucheck.machine.state import (
+    FOREIGN_KEY_FREE,
+    PMD_HUGE,
+    PMD_MARKER,
+    PMD_NONE,
+    PMD_TABLE,
+    PTE_MARKER,
+    PTE_NONE,
+    PTE_PRESENT,
+    Slot,
+    Thread,
+)
+
+V = TypeVar("V")
+
+
+class EntrySteps(Core[V]):
+    """Clear, set and change entries of both levels."""
+
+    def _write(self, view: View[V], what: str, hits: list[tuple[Slot, V]], **fields: V) -> None:
+        for slot, hit in hits:
+            for field, value in fields.items():
+                key = f"{what}.{slot.name}.{field}"
+                view.state[key] = self.domain.ite(hit, value, view.state[key])
+
+    def _own(self, view: View[V], what: str, hits: list[tuple[Slot, V]], present: int, new: V | None, of: str = "frame") -> None:
+        """Move the entry's reference of a foreign entry: out of the unknown holders when it is cleared, into them when set.
+
+        The references known of a frame (or table) are those of its own page's entry and those the path holds; a foreign
+        entry's reference is among the unknown ones until the path takes it over by clearing the entry.
+        """
+        d = self.domain
+        for slot, hit in hits:
+            if not slot.foreign:
+                continue
+            for known in self.layout.frames if of == "frame" else self.layout.tables:
+                ident, refs, others = (f"{of}.{known}.{f}" for f in ("id", "refs", "others"))
+                entry = f"{what}.{slot.name}"
+                there = d.eq(view.state[f"{entry}.kind"], self._kind(present))
+                held = d.and_(hit, there, d.eq(view.state[f"{entry}.{of}"], view.state[ident]))
+                self.assumed.append(d.or_(d.not_(held), d.ult(view.state[refs], d.const(-1, COUNT))))
+                view.state[refs] = d.ite(held, d.binary("add", view.state[refs], self._one), view.state[refs])
+                if new is not None:
+                    given = d.and_(hit, d.eq(new, view.state[ident]))
+                    some = d.not_(d.eq(view.state[refs], self._none))
+                    view.state[refs] = d.ite(d.and_(given, some), d.binary("sub", view.state[refs], self._one), view.state[refs])
+                    view.state[others] = d.or_(view.state[others], given)
+
+    def _set_pte(self, view: View[V], addr: V, kind: int, frame: V | None = None, write: V | None = None) -> None:
+        hits = self.looks.page_hits(view.state, addr)
+        self._own(view, "page", hits, PTE_PRESENT, frame)
+        fields = {"kind": self._kind(kind)}
+        if frame is not None and write is not None:
+            fields |= {"frame": frame, "write": write}
+        self._write(view, "page", hits, **fields)
+
+    def _set_pmd(self, view: View[V], addr: V, kind: int, **fields: V) -> None:
+        hits = self.looks.region_hits(view.state, addr)
+        self._own(view, "region", hits, PMD_HUGE, fields.get("frame"))
+        self._own(view, "region", hits, PMD_TABLE, fields.get("table"), "table")
+        self._write(view, "region", hits, kind=self._kind(kind), **fields)
+
+    def _step_set_pte(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        addr, frame, write = self._values(step, view)
+        self._set_pte(view, addr, PTE_PRESENT, frame, write)
+        return self._done()
+
+    def _step_clear_pte(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        self._set_pte(view, self._values(step, view)[0], PTE_NONE)
+        return self._done()
+
+    def _step_set_pte_marker(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        self._set_pte(view, self._values(step, view)[0], PTE_MARKER)
+        return self._done()
+
+    def _step_set_pmd(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        addr, frame, write = self._values(step, view)
+        self._set_pmd(view, addr, PMD_HUGE, frame=frame, write=write)
+        return self._done()
+
+    def _step_clear_pmd(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        self._set_pmd(view, self._values(step, view)[0], PMD_NONE)
+        return self._done()
+
+    def _step_set_pmd_marker(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        self._set_pmd(view, self._values(step, view)[0], PMD_MARKER)
+        return self._done()
+
+    def _step_populate_pmd(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        addr, table = self._values(step, view)
+        self._set_pmd(view, addr, PMD_TABLE, table=table)
+        return self._done()
+
+    def _permission(self, step: Step, view: View[V], write: bool) -> Outcome[V]:
+        addr = self._values(step, view)[0]
+        lower = step.op.endswith("_pte")
+        hits = self.looks.page_hits(view.state, addr) if lower else self.looks.region_hits(view.state, addr)
+        present = self._kind(PTE_PRESENT if lower else PMD_HUGE)
+        what = "page" if lower else "region"
+        for slot, hit in hits:
+            entry = f"{what}.{slot.name}"
+            changes = self.domain.and_(hit, self.domain.eq(view.state[f"{entry}.kind"], present))
+            value = self.domain.const(write, BOOL)
+            view.state[f"{entry}.write"] = self.domain.ite(changes, value, view.state[f"{entry}.write"])
+        return self._done()
+
+    def _step_wrprotect_pte(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        return self._permission(step, view, False)
+
+    def _step_mkwrite_pte(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        return self._permission(step, view, True)
+
+    _step_wrprotect_pmd = _step_wrprotect_pte
+    _step_mkwrite_pmd = _step_mkwrite_pte
+
+    def _whole_region(self, view: View[V], addr: V, kind: int, **fields: V) -> None:
+        """Every lower-level entry of the region. The foreign page is forgotten: its part has another identity."""
+        d = self.domain
+        key = self.looks.region_key(addr)
+        for page in self.layout.pages:
+            hit = d.eq(key, self.looks.region_key(view.state[f"page.{page.name}.key"]))
+            if page.foreign:
+                free = d.const(FOREIGN_KEY_FREE, NUMBER)
+                view.state[f"page.{page.name}.key"] = d.ite(hit, free, view.state[f"page.{page.name}.key"])
+            else:
+                self._write(view, "page", [(page, hit)], kind=self._kind(kind), **fields)
+
+    def _step_fill_table(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        addr, frame, write = self._values(step, view)
+        self._whole_region(view, addr, PTE_PRESENT, frame=frame, write=write)
+        return self._done()
+
+    def _step_clear_table(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        self._whole_region(view, self._values(step, view)[0], PTE_NONE)
+        return self._done()
