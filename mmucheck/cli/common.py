@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _PRIORITY = (INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
 PARALLEL_FROM = 8
+FOLDER = click.Path(file_okay=False, path_type=Path)
 """Subjects from which worker processes pay for their start."""
 
 F = TypeVar("F", bound=Callable[..., object])

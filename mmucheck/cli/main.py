@@ -10,6 +10,7 @@ import click
 
 from mmucheck import __version__
 from mmucheck.cli import common
+from mmucheck.cli.certify import certify, verify_certificate
 from mmucheck.cli.check import check
 from mmucheck.cli.explain import explain
 from mmucheck.cli.matrix import matrix
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for _command in (check, explain, matrix):
+for _command in (check, explain, matrix, certify, verify_certificate):
     cli.add_command(_command)
 
 

@@ -31,7 +31,7 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
-    session = _Session(system, list(properties), limits)
+    session = Session(system, list(properties), limits)
     for prop in session.properties:
         started = time.perf_counter()
         decision = session.decide(prop)
@@ -41,7 +41,7 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     return found
 
 
-class _Session:
+class Session:
     """One lowering and one solver shared by all properties."""
 
     def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
@@ -56,7 +56,7 @@ class _Session:
         named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
         ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
         self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
-        self._induction: Induction | None = None
+        self.induction: Induction | None = None
         self._ends: str | None = None
         self._deadline = 0.0
 
@@ -83,9 +83,9 @@ class _Session:
             return Decision(BOUNDED, method, "a handler changes device variables: one run of it was followed, not any number")
         if not self.unrolling.truncated:
             return self._vacuous(prop) or Decision(PROVED, method)
-        if self._induction is None:
-            self._induction = Induction(self.lowering, self.limits)
-        proof = self._induction.prove(prop, self._remaining())
+        if self.induction is None:
+            self.induction = Induction(self.lowering, self.limits)
+        proof = self.induction.prove(prop, self._remaining())
         if proof.invariant is None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)

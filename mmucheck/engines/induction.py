@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmucheck.engines.search import Search
@@ -57,6 +58,7 @@ class Induction:
         self._known = {h: self._exclusive(h) for h in self.system.heads}
         self._choices: dict[int, list[Term]] = {}
         self._lifts = 0
+        self.invariant: dict[int, list[Cube]] = {}
         self._own = {
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
         }
@@ -236,16 +238,23 @@ class Induction:
     # ---- the check
 
     def _checked(self, prop: PropertyDecl, level: int) -> tuple[str, ...]:
-        clauses = {h: sorted({*self._known[h], *(c for by_head in self.blocked[level:] for c in by_head[h])}, key=sorted)
-                   for h in self.system.heads}  # fmt: skip
-        invariant = {
-            h: [self.terms.or_(*(self._literal(self.system.atoms[h], i, not sign) for i, sign in c)) for c in clauses[h]]
+        self.invariant = {
+            h: sorted({*self._known[h], *(c for by_head in self.blocked[level:] for c in by_head[h])}, key=sorted)
             for h in self.system.heads
         }
-        failed = check_invariant(self.system, prop, invariant, self.limits)
+        terms = self.clauses(self.invariant)
+        failed = check_invariant(self.system, prop, terms, self.limits)
         if failed:
             raise InternalError(f"{prop.name}: the invariant fails its check: {failed}")
-        return tuple(repr(t) for h in self.system.heads for t in invariant[h])
+        return tuple(repr(t) for h in self.system.heads for t in terms[h])
+
+    def clauses(self, invariant: Mapping[int, Sequence[Cube]]) -> dict[int, list[Term]]:
+        """For each head, one clause for every cube that is excluded there."""
+        atoms = self.system.atoms
+        return {
+            h: [self.terms.or_(*(self._literal(atoms[h], i, not sign) for i, sign in sorted(c))) for c in cubes]
+            for h, cubes in invariant.items()
+        }
 
 
 def obligations(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]]) -> list[tuple[str, list[Term]]]:

@@ -124,6 +124,18 @@ def to_cnf(assertions: Iterable[Term], defined: Sequence[tuple[str, Term]]) -> t
     return clauses, names
 
 
+def decide_script(text: str, limits: Limits) -> str:
+    """sat, unsat or unknown for the assertions of an SMT-LIB script, in a context of their own."""
+    import z3
+
+    context = z3.Context()
+    solver = z3.SolverFor("QF_BV", ctx=context)
+    if limits.timeout:
+        solver.set("timeout", max(1, int(limits.timeout * 1000)))
+    solver.from_string(text)
+    return str(solver.check())
+
+
 def version() -> str:
     """The solver's version, without loading it."""
     from importlib import metadata

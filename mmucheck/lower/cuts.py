@@ -127,10 +127,14 @@ class CutSystem:
 
         witness, key = state["page.a.addr"], state["page.a.key"]
         varying = {k: v for k, v in state.items() if not self._is_rigid(v)}
-        numbers = [v for v in varying.values() if v.sort == NUMBER]
         thread = self.lowering.threads[0]
+        numbers = [v for k, v in varying.items() if v.sort == NUMBER and k.startswith(f"{thread.name}.")]
+        tallies = [v for k, v in varying.items() if v.sort == NUMBER and not k.startswith((f"{thread.name}.", "page.", "region."))]
         given = {self.lowering.state[thread.local(n)] for n, _ in thread.program.params}
         rigid_numbers = [v for v in given if v.sort == NUMBER]
+        for i, tally in enumerate(tallies):
+            for other in (terms.const(0, NUMBER), terms.const(1, NUMBER), *tallies[:i]):
+                add(terms.eq(tally, other))
         for name, value in varying.items():
             what = self._kind_of(name)
             if value.sort == BOOL:
@@ -164,7 +168,7 @@ class CutSystem:
     def _comparisons(self, head: int) -> list[Term]:
         body = self.bodies[head]
         roots = [c.guard for c in body.cuts] + [p.guard for p in body.places]
-        roots += [v for c in body.cuts for v in c.state.values()]
+        roots += [v for place in (*body.cuts, *body.places) for v in place.state.values()]
         own = {v for v in postorder(self.states[head].values()) if v.op == "var"} | self.rigid
         closed: dict[int, bool] = {}
         found: list[Term] = []

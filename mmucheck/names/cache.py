@@ -35,7 +35,7 @@ def cache_root() -> Path | None:
 def _parser_digest() -> bytes:
     """Of everything that decides what a text is parsed to."""
     total = hashlib.sha256(metadata.version("lark").encode())
-    for name in ("grammar.lark", "parser.py", "ast.py", "diagnostics.py"):
+    for name in ("grammar.lark", "parser.py", "builder.py", "ast.py", "diagnostics.py"):
         total.update(resources.files("mmucheck.syntax").joinpath(name).read_bytes())
     return total.digest()
 

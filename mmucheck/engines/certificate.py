@@ -1,0 +1,99 @@
+"""A proof as an object: what must be unsatisfiable, as plain SMT-LIB 2, and the invariant it comes from.
+
+A certificate holds nothing that is believed: ``rederive`` makes the obligations again from the model, with the certificate's
+invariant in place of a search, and the texts must be equal byte for byte. What then remains is to decide them, by any solver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmucheck.engines.decide import Session
+from mmucheck.engines.induction import Induction, obligations
+from mmucheck.engines.solver import Limits
+from mmucheck.engines.verdicts import PROVED, Decision
+from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.lower.smtlib import script
+from mmucheck.machine.terms import Term
+
+Clause = tuple[tuple[str, bool], ...]
+"""Literals: the atom's text, and whether the clause has it as it stands (true) or negated."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """``texts``: name -> SMT-LIB script whose assertions must be unsatisfiable. ``invariant``: (line of the loop in its file, clauses)
+    for each loop head, in program order; empty for a loop-free path."""
+
+    method: str
+    texts: tuple[tuple[str, str], ...]
+    invariant: tuple[tuple[int, tuple[Clause, ...]], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of everything that is to be decided."""
+        total = hashlib.sha256()
+        for name, text in self.texts:
+            total.update(f"{name}\0{text}\0".encode())
+        return total.hexdigest()
+
+
+class CannotRederive(Exception):
+    """The invariant of a certificate does not fit the model: the model or the certificate has changed."""
+
+
+def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision, Evidence | None]:
+    """Decide one property; with its evidence if it is proved."""
+    session = Session(system, [prop], limits)
+    decision = session.decide(prop)
+    if decision.verdict != PROVED:
+        return decision, None
+    if session.induction is None:
+        return decision, _unrolled(session, prop)
+    induction = session.induction
+    atoms = induction.system.atoms
+    named = {
+        h: tuple(tuple((repr(atoms[h][i]), not sign) for i, sign in sorted(c)) for c in cubes) for h, cubes in induction.invariant.items()
+    }
+    return decision, _inductive(induction, prop, named)
+
+
+def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
+    """The evidence again, from the model and a given invariant. Raises CannotRederive if the invariant is not about this model."""
+    session = Session(system, [prop], limits)
+    if not session.unrolling.truncated:
+        if invariant:
+            raise CannotRederive("an invariant is given for a path without loops")
+        return _unrolled(session, prop)
+    induction = Induction(session.lowering, limits)
+    heads = induction.system.heads
+    if len(invariant) != len(heads):
+        raise CannotRederive(f"the path has {len(heads)} loop head(s), the invariant {len(invariant)}")
+    return _inductive(induction, prop, {h: tuple(clauses) for h, (_, clauses) in zip(heads, invariant, strict=True)})
+
+
+def _unrolled(session: Session, prop: PropertyDecl) -> Evidence:
+    return Evidence("complete unrolling", (("unrolled", _text([*session.lowering.assume, session.queries[prop.name]])),))
+
+
+def _inductive(induction: Induction, prop: PropertyDecl, named: Mapping[int, Sequence[Clause]]) -> Evidence:
+    system = induction.system
+    terms: dict[int, list[Term]] = {}
+    for head, clauses in named.items():
+        atoms = {repr(a): a for a in system.atoms[head]}
+        terms[head] = []
+        for clause in clauses:
+            unknown = [name for name, _ in clause if name not in atoms]
+            if unknown:
+                raise CannotRederive(f"the model has no atom `{unknown[0]}`")
+            terms[head].append(system.terms.or_(*(atoms[n] if sign else system.terms.not_(atoms[n]) for n, sign in clause)))
+    program = system.lowering.threads[0].program
+    texts = tuple((name, _text(assertions)) for name, assertions in obligations(system, prop, terms))
+    lines = [program.nodes[h].step.origin.span.line for h in system.heads]
+    return Evidence("induction", texts, tuple((line, tuple(named[h])) for line, h in zip(lines, system.heads, strict=True)))
+
+
+def _text(assertions: Sequence[Term]) -> str:
+    return "(set-logic QF_BV)\n" + script(assertions) + "(check-sat)\n"
