@@ -23,7 +23,7 @@ class Search:
 
         clauses, self._numbers = to_cnf(assertions, defined)
         self._top = max((abs(x) for c in clauses for x in c), default=0)
-        self._sat: Any = Sat(name="minisat22", bootstrap_with=clauses)
+        self._sat: Any = Sat(name="glucose3", bootstrap_with=clauses)
         self._model: set[int] = set()
         self._asked: dict[int, Literal] = {}
 
