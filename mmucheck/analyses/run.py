@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, replace
 
 from mmucheck.analyses.plan import Builder, Obligation, Subject, subjects
+from mmucheck.analyses.verdict_cache import Kept, VerdictCache, keys_of
 from mmucheck.engines.decide import decide
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import Decision, InternalError
@@ -38,52 +39,70 @@ class Result:
 Progress = Callable[[int, int, str], None]
 
 
-def run(library: Library, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None) -> list[Result]:
-    """A result for every obligation, in the order given.
+def run(library: Library, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None,
+        kept: VerdictCache | None = None) -> list[Result]:  # fmt: skip
+    """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default.
 
     Raises InputError for a subject that cannot be put together; every subject is built before any is decided.
     """
     wanted = list(wanted)
-    groups = subjects(wanted)
+    kept = kept or VerdictCache(None)
     builder = Builder(library)
-    systems = {subject: builder.system(subject) for subject in groups}
     found: dict[Obligation, Result] = {}
+    for subject, group in subjects(wanted).items():
+        found |= _remembered(builder, subject, group, kept)
+    groups = subjects(o for o in wanted if o not in found)
     if jobs > 1 and len(groups) > 1:
-        _parallel(library, groups, limits, jobs, progress, found)
+        _parallel(library, groups, (limits, kept), min(jobs, len(groups)), progress, found)
     else:
         for i, (subject, group) in enumerate(groups.items()):
             if progress is not None:
                 progress(i, len(groups), str(subject))
-            found |= {r.obligation: r for r in _decide(builder, subject, group, limits)}
-    del systems
+            found |= {r.obligation: r for r in _decide(builder, subject, group, limits, kept)}
     return [found[o] for o in wanted]
 
 
-def _decide(builder: Builder, subject: Subject, group: list[Obligation], limits: Limits) -> list[Result]:
+def _remembered(builder: Builder, subject: Subject, group: list[Obligation], kept: VerdictCache) -> dict[Obligation, Result]:
+    """What earlier runs have decided of a subject. It is put together in any case: an error in it is never skipped."""
     system = builder.system(subject)
-    properties = builder.properties(subject, [o.property for o in group])
-    results: list[Result] = []
-    for obligation in group:
-        prop = next(p for p in properties if p.name == obligation.property)
-        results.append(Result(obligation, None, scope_of(subject), None, system.notes, "not decided"))
-        del prop
+    if kept.root is None:
+        return {}
+    properties = {p.name: p for p in builder.properties(subject, [o.property for o in group])}
+    keys = keys_of(system, list(properties.values()))
+    found = {o: kept.find(keys[o.property]) for o in group}
+    scope = scope_of(subject)
+    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}
+
+
+def _decide(builder: Builder, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache) -> list[Result]:
+    system = builder.system(subject)
+    properties = {p.name: p for p in builder.properties(subject, [o.property for o in group])}
+    keys = keys_of(system, list(properties.values())) if kept.root is not None else {}
+    known: dict[str, Kept] = {}
+    scope = scope_of(subject)
     try:
-        decisions = decide(system, properties, limits)
+        decisions = decide(system, properties.values(), limits)
     except InternalError as error:
-        return [replace(r, error=str(error)) for r in results]
-    done: list[Result] = []
-    for result in results:
-        decision = decisions[result.obligation.property]
+        return [Result(o, None, scope, None, system.notes, str(error)) for o in group]
+    for name, decision in decisions.items():
         trace = trace_of(system, decision.violation) if decision.violation is not None else None
-        done.append(replace(result, decision=replace(decision, violation=None), trace=trace, error=""))
-    return done
+        known[name] = (replace(decision, violation=None), trace)
+        if name in keys:
+            kept.keep(keys[name], *known[name])
+    return [Result(o, known[o.property][0], scope, known[o.property][1], system.notes) for o in group]
 
 
-def _parallel(library: Library, groups: dict[Subject, list[Obligation]], limits: Limits, jobs: int, progress: Progress | None,
-              found: dict[Obligation, Result]) -> None:  # fmt: skip
+def _parallel(
+    library: Library,
+    groups: dict[Subject, list[Obligation]],
+    how: tuple[Limits, VerdictCache],
+    jobs: int,
+    progress: Progress | None,
+    found: dict[Obligation, Result],
+) -> None:
     context = multiprocessing.get_context("spawn")
     waiting = list(groups.items())
-    with ProcessPoolExecutor(min(jobs, len(groups)), context, _start_worker, (library, limits)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_worker, (library, *how)) as pool:
         running: dict[Future[list[Result]], Subject] = {pool.submit(_work, s, g): s for s, g in waiting}
         finished = 0
         try:
@@ -107,14 +126,15 @@ class _Worker:
 
     builder: Builder
     limits: Limits
+    kept: VerdictCache
 
 
-def _start_worker(library: Library, limits: Limits) -> None:
-    _Worker.builder, _Worker.limits = Builder(library), limits
+def _start_worker(library: Library, limits: Limits, kept: VerdictCache) -> None:
+    _Worker.builder, _Worker.limits, _Worker.kept = Builder(library), limits, kept
 
 
 def _work(subject: Subject, group: list[Obligation]) -> list[Result]:
-    return _decide(_Worker.builder, subject, group, _Worker.limits)
+    return _decide(_Worker.builder, subject, group, _Worker.limits, _Worker.kept)
 
 
 def scope_of(subject: Subject) -> str:

@@ -88,6 +88,7 @@ def solving_options(command: F) -> F:
                          help="Per obligation; 0 for none."),
             click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
                          help="Solver resources per obligation: the same on every machine; 0 for no limit."),
+            click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
             click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
                          help="NO_COLOR is respected by auto."),
@@ -106,6 +107,7 @@ class Settings:
     jobs: int | None
     timeout: float
     rlimit: int
+    no_cache: bool
     verbose: bool
     color: str
 
@@ -221,14 +223,19 @@ def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -
     """Decide, with progress on a terminal once it takes longer than a second."""
     from mmucheck.analyses.plan import subjects
     from mmucheck.analyses.run import run
+    from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
     from mmucheck.engines.solver import Limits
 
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
+    kept = VerdictCache.of_user(not settings.no_cache)
     with Progress(sys.stderr) as progress:
-        return run(library, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress)
+        results = run(library, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept)
+    for warning in dict.fromkeys(kept.warnings):
+        click.echo(f"mmucheck: warning: {warning}", err=True)
+    return results
 
 
 # ---- output

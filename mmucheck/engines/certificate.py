@@ -67,7 +67,7 @@ def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, 
         if invariant:
             raise CannotRederive("an invariant is given for a path without loops")
         return _unrolled(session, prop)
-    induction = Induction(session.lowering, limits)
+    induction = Induction(session.lowering, [prop], limits)
     heads = induction.system.heads
     if len(invariant) != len(heads):
         raise CannotRederive(f"the path has {len(heads)} loop head(s), the invariant {len(invariant)}")

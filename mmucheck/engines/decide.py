@@ -1,8 +1,8 @@
 """Deciding the properties of one system.
 
 A loop-free program is unrolled completely, so an unsatisfiable formula is a proof for every number of pages, frames, tables and
-devices (mmucheck/README.md, "One witness"). A program with loops is first unrolled a few times round to look for a refutation;
-what that does not refute needs an inductive invariant (mmucheck.engines.induction). Every refutation is replayed.
+devices (mmucheck/README.md, "One witness"). A program with loops needs an inductive invariant (mmucheck.engines.induction); if
+none is found, loops are followed a few times round to look for a refutation. Every refutation is replayed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mmucheck.engines.concretise import scenario_of, simplest_model
-from mmucheck.engines.induction import Induction
+from mmucheck.engines.induction import Induction, Proof
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
@@ -64,32 +64,35 @@ class Session:
         return self.lowering.terms.or_(*(term for _, term in conditions))
 
     def _cover(self, prop: PropertyDecl, unrolling: Unrolling) -> Term:
-        """Some run comes to a state in which the property says anything."""
+        """Some run comes to a state, at any time, in which the property says anything: a device that holds nothing at the end
+        because it was told so is no hollow success."""
         antecedents = premises(prop.formula)
         if not antecedents:
             return self.lowering.terms.true
-        some = replace(prop, formula=Op("!", (_disjunction(antecedents),)))
+        some = replace(prop, when="always", formula=Op("!", (_disjunction(antecedents),)))
         return self._any(self.lowering.violation(some, unrolling))
 
     def decide(self, prop: PropertyDecl) -> Decision:
         self._deadline = time.monotonic() + self.limits.timeout
-        answer = self._ask(f"bad.{prop.name}", model=True)
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
+        proof: Proof | None = None
+        if self.unrolling.truncated and self.lowering.one_run_is_enough:
+            if self.induction is None:
+                self.induction = Induction(self.lowering, self.properties, self.limits)
+            proof = self.induction.prove(prop, self._remaining())
+            if proof.invariant is not None:
+                return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
+        answer = self._ask(f"bad.{prop.name}", model=True)
         if answer.status == "sat":
             return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
         if answer.status == "unknown":
             return Decision(INCONCLUSIVE, method, answer.reason)
         if not self.lowering.one_run_is_enough:
             return Decision(BOUNDED, method, "a handler changes device variables: one run of it was followed, not any number")
-        if not self.unrolling.truncated:
-            return self._vacuous(prop) or Decision(PROVED, method)
-        if self.induction is None:
-            self.induction = Induction(self.lowering, self.limits)
-        proof = self.induction.prove(prop, self._remaining())
-        if proof.invariant is None:
+        if proof is not None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)
-        return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
+        return self._vacuous(prop) or Decision(PROVED, method)
 
     def _remaining(self) -> float:
         """Seconds left for the property at hand, 0 for no limit."""
@@ -99,15 +102,17 @@ class Session:
         return self.solver.check([name], model, self._remaining())
 
     def _vacuous(self, prop: PropertyDecl) -> Decision | None:
-        """Only what a few rounds reach is asked: a program cut off in a loop may still get there, so nothing is said of it."""
-        if self.unrolling.truncated and self.queries[prop.name] is not self.lowering.terms.false:
-            return None
+        """A path cut off in a loop may still come to its end, and to states that a few rounds do not show: of it only that is said
+        which its form shows."""
+        empty = Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
+        if self.unrolling.truncated:
+            return empty if self.covers[prop.name] is self.lowering.terms.false else None
         if self._ends is None:
             self._ends = self._ask("end").status
         if self._ends == "unsat":
             return Decision(VACUOUS, "cover", "the path cannot run to its end")
         if self._ask(f"cover.{prop.name}").status == "unsat":
-            return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
+            return empty
         return None
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:

@@ -49,15 +49,16 @@ class _GiveUp(Exception):
 class Induction:
     """The search for one system; frames are kept from one property to the next, since they say only what is reachable."""
 
-    def __init__(self, lowering: Lowering, limits: Limits) -> None:
+    def __init__(self, lowering: Lowering, properties: Sequence[PropertyDecl], limits: Limits) -> None:
         self.system = CutSystem(lowering)
+        self.properties = tuple(properties)
         self.terms, self.limits = lowering.terms, limits
         self.blocked: list[dict[int, list[Cube]]] = [{h: [] for h in self.system.heads} for _ in range(2)]
-        self._properties: list[PropertyDecl] = []
         self._searches: dict[int | None, Search] = {}
         self._known = {h: self._exclusive(h) for h in self.system.heads}
         self._choices: dict[int, list[Term]] = {}
         self._lifts = 0
+        self._bad = ""
         self.invariant: dict[int, list[Cube]] = {}
         self._own = {
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
@@ -70,8 +71,10 @@ class Induction:
         """
         self._deadline = time.monotonic() + timeout if timeout else 0.0
         try:
-            self._open(prop)
-            if self._ask(None, ["bad"], 0):
+            if not self._searches:
+                self._open()
+            self._bad = f"bad.{prop.name}"
+            if self._ask(None, [self._bad], 0):
                 return Proof(None, "the property breaks before the first loop", False)
             level = 1
             while True:
@@ -96,9 +99,10 @@ class Induction:
 
     # ---- solvers
 
-    def _open(self, prop: PropertyDecl) -> None:
+    def _open(self) -> None:
+        """One search for the start and one for each loop head, with every property's violation in it."""
         for source in (None, *self.system.heads):
-            defined = [("bad", self.system.violations(prop, source))]
+            defined = [(f"bad.{p.name}", self.system.violations(p, source)) for p in self.properties]
             if source is not None:
                 defined += [(f"a{i}", atom) for i, atom in enumerate(self.system.atoms[source])]
             for e, edge in self._edges_from(source):
@@ -113,10 +117,6 @@ class Induction:
         for head, found in self._known.items():
             for cube in found:
                 self._tell(head, cube, ALWAYS)
-        for level, by_head in enumerate(self.blocked):
-            for head, cubes in by_head.items():
-                for cube in cubes:
-                    self._tell(head, cube, level)
 
     def _edges_from(self, source: int | None) -> list[tuple[int, Edge]]:
         return [(i, e) for i, e in enumerate(self.system.edges) if e.source == source]
@@ -143,9 +143,9 @@ class Induction:
             self.blocked.append({h: [] for h in self.system.heads})
         for head in self.system.heads:
             while True:
-                if not self._ask(head, ["bad"], level):
+                if not self._ask(head, [self._bad], level):
                     break
-                self._block(self._state(head, [("bad", True)]), head, level)
+                self._block(self._state(head, [(self._bad, True)]), head, level)
 
     def _state(self, head: int, goal: list[Named]) -> Cube:
         """The state at a head in the last answer, as a cube of those atoms that make its step reach the goal.

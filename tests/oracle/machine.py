@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
-from mmucheck.ir.program import Local, Nondet, Program, Step, System, subexpressions
+from mmucheck.ir.program import Const, Local, Nondet, Program, Step, System, subexpressions
 
 from .state import (
     MARKER,
@@ -51,9 +51,11 @@ class Code(NamedTuple):
 
 
 class Machine:
-    """The programs of a system: threads first, then the handlers of each device (one run at a time for each device)."""
+    """The programs of a system: threads first, then the handlers of each device (one run at a time for each device).
+    ``reduced``: run steps that nobody notices without a stop; if not, stop after every step and let handlers run at every page."""
 
-    def __init__(self, system: System, places: Places) -> None:
+    def __init__(self, system: System, places: Places, reduced: bool = True) -> None:
+        self.reduced = reduced
         self.system, self.w = system, places
         self.threads = len(system.threads)
         self.devices = [d for d in system.devices if d.handlers]
@@ -87,7 +89,8 @@ class Machine:
         """Forget what was known of the places, after a change. The pages at which handlers run: those of the witnesses, unless
         handlers write variables, since a run elsewhere then leaves nothing behind."""
         self.uneven = False
-        pages = [p << 12 for p in self.w.pages if self.handlers_write or any(x >> 12 == p for x in self.w.witnesses)]
+        everywhere = self.handlers_write or not self.reduced
+        pages = [p << 12 for p in self.w.pages if everywhere or any(x >> 12 == p for x in self.w.witnesses)]
         self.watched_pages = tuple(self.w.pages[p >> 12] for p in pages)
         self.watched_regions = tuple({self.w.regions[p >> 21] for p in pages})
         return tuple(pages)
@@ -142,7 +145,7 @@ class Machine:
             if code is None:
                 out.add(self._retire(at, pid))
                 continue
-            if code.needs_caches:
+            if code.needs_caches or (not self.reduced and code.step.op != "assume"):
                 out.add(at)
                 continue
             nexts = None
@@ -206,7 +209,7 @@ class Machine:
         g, op = proc.gather, step.op
         match op:
             case "assign":
-                yield core, g, (args[0],), 0, ()
+                yield core, g, (self._next_page(step, args[0]),), 0, ()
             case "branch":
                 yield core, g, (), 0 if args[0] else 1, ()
             case "assume" | "wait":
@@ -269,6 +272,15 @@ class Machine:
                 raise OracleError(f"unknown step {op}")
 
     # ---- the parts of a step
+
+    def _next_page(self, step: Step, value: int) -> int:
+        """Where a loop over pages goes on: of the untracked pages between tracked ones it visits the first, and the last of a region."""
+        if not step.origin.text.startswith("next ") or Const(4096) not in getattr(step.args[0], "args", ()):
+            return value
+        page = value >> 12
+        if page in self.w.pages or page - 1 in self.w.pages or page % 512 == 0:
+            return value
+        return min([page | 511, *(p for p in self.w.pages if p > page)]) << 12
 
     def _key(self, step: Step, args: list[int]) -> int:
         return args[0] // (self.granules[step.names[0]] or 1) if args else 0

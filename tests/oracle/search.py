@@ -14,7 +14,8 @@ another thread nor a device nor a property can notice are run without a stop in 
 other reference is left: earlier nobody could tell.
 
 Limits: one run of a handler at a time for each device; a huge page has one tracked 4 KiB part, which is one object with it
-(`split_page` does nothing); entries of untracked pages are none, whatever is written there; locks only one program uses are
+(`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
+pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
 not taken; spare frames and tables are few (an allocation finds none then, and fails); `assert` and sleeping are not looked at;
 devices with `has` see no address finer than a page; formulas bind at most one address.
 """
@@ -72,14 +73,15 @@ class _Asked(NamedTuple):
 class Oracle:
     """``broken``: the properties found broken, by name; a property that is not in it after ``run`` holds in the small world."""
 
-    def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP) -> None:
+    def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP, reduced: bool = True) -> None:
         self.system, self.cap = system, cap
         self.w = Places(system)
-        self.machine = Machine(system, self.w)
+        self.machine = Machine(system, self.w, reduced)
         self.broken: dict[str, Broken] = {}
         self.states = 0
         self._open: list[_Asked] = []
         self._handled: tuple[int, ...] = ()
+        self._zero = any("zero_page" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
         for prop in properties:
             if sum(kind == "address" for _, kind in prop.binders) > 1:
                 raise OracleError(f"{prop.name} binds two addresses")
@@ -162,6 +164,7 @@ class Oracle:
         regions = len(self.w.regions)
         variables = tuple(compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}) for d in self.system.devices for _, v in d.variables)
         huge = regions > 1
+        zero = [2 * ZERO] if self._zero else []  # where nobody asks for it, it fares as a page that others hold for ever
         upper = [[TABLE + r, NONE, MARKER, *((2 * (r + 1), 2 * (r + 1) + 1) if huge else ())] for r in range(regions)]
         for pmds in product(*upper):
             lower = []
@@ -170,7 +173,7 @@ class Oracle:
                     lower.append([NONE])
                     continue
                 frames = [i + 1] if i == 0 or pmds[self.w.home[0]] < TABLE else [1, 2]
-                lower.append([NONE, MARKER, 2 * ZERO, *(2 * f + w for f in frames for w in (0, 1))])
+                lower.append([NONE, MARKER, *zero, *(2 * f + w for f in frames for w in (0, 1))])
             for ptes in product(*lower):
                 mapped = [x >> 1 for x in (*ptes, *(u for u in pmds if u < TABLE)) if x >= 0]
                 counts = tuple(2 * mapped.count(f) + 1 if f in mapped else VIRGIN for f in (1, 2))
