@@ -12,6 +12,7 @@ from mmucheck import __version__
 from mmucheck.cli import common
 from mmucheck.cli.certify import certify, verify_certificate
 from mmucheck.cli.check import check
+from mmucheck.cli.cost import cost
 from mmucheck.cli.explain import explain
 from mmucheck.cli.matrix import matrix
 
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for _command in (check, explain, matrix, certify, verify_certificate):
+for _command in (check, explain, matrix, cost, certify, verify_certificate):
     cli.add_command(_command)
 
 

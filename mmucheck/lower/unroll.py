@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import Node, Program, PropertyDecl, System
+from mmucheck.ir.program import DeviceVar, Node, PropertyDecl, System, subexpressions
 from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
 from mmucheck.machine.state import Thread, threads_of
 from mmucheck.machine.steps import Machine
@@ -49,7 +49,7 @@ class Lowering:
         self.handlers = tuple(t for t in self.threads if t.device)
         self._visible = Visibility(system)
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
-        self.one_run_is_enough = all(runs_once(h.program) for h in self.handlers)
+        self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         for handler in self.handlers:
             self._start_handler(handler)
@@ -189,10 +189,14 @@ class Lowering:
                 state[target] = terms.or_(state[target], terms.and_(go, way))
 
 
-def runs_once(handler: Program) -> bool:
-    """Whether one run of a handler stands for any number of them: it changes nothing that another run reads.
+def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
+    """Whether one run of a handler stands for any number of them: it has no loop and changes nothing that any step reads.
 
     An entry in a cache was put there by one run. The others only read device variables, take locks and hold references for a
     while; leaving them out leaves a run that is still possible and frees no later (mmucheck/README.md, "Handlers").
     """
-    return not handler.back_edge_targets() and not any(node.step.op == "set_var" for node in handler.nodes)
+    conditions = [c.when for d in system.devices for c in d.caches if c.when is not None]
+    reading = [a for t in threads for n in t.program.nodes for a in n.step.args] + conditions
+    read = {(e.device, e.name) for arg in reading for e in subexpressions(arg) if isinstance(e, DeviceVar)}
+    written = {n.step.names for n in handler.program.nodes if n.step.op == "set_var"}
+    return not handler.program.back_edge_targets() and not written & read

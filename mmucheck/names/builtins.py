@@ -64,6 +64,7 @@ LOOKS: dict[str, Signature] = {
     "freed": Signature((_F,), (_B,)), "table_freed": Signature((_T,), (_B,)),
     "maps": Signature((_N, _F), (_B,)), "links": Signature((_N, _T), (_B,)),
     "has": Signature(("cache", _N), (_B,), where="device"),
+    "assertion_failed": Signature((), (_B,), where="property"), "slept_in_atomic": Signature((), (_B,), where="property"),
     "cached": Signature(("device", _N, _F), (_B,), where="property"),
     "cached_writable": Signature(("device", _N, _F), (_B,), where="property"),
     "table_cached": Signature(("device", _N, _T), (_B,), where="property"),
