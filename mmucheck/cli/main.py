@@ -14,6 +14,7 @@ from mmucheck.cli.certify import certify, verify_certificate
 from mmucheck.cli.check import check
 from mmucheck.cli.cost import cost
 from mmucheck.cli.explain import explain
+from mmucheck.cli.hunks import hunks
 from mmucheck.cli.matrix import matrix
 
 
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (check, explain, matrix, cost, certify, verify_certificate):
+for _command in (check, explain, matrix, cost, hunks, certify, verify_certificate):
     cli.add_command(_command)
 
 
