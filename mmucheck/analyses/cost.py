@@ -48,16 +48,27 @@ def cost(program: Program, spinlocks: frozenset[str]) -> dict[str, Count]:
 
 
 def _extreme(program: Program, sites: set[int], choose: Callable[[list[int]], int]) -> int:
-    """The fewest or most of the sites that one way from entry to exit meets, loops run once."""
-    order = program.topological()
-    position = {node: i for i, node in enumerate(order)}
+    """The fewest or most of the sites that one way from entry to exit meets, each loop run once: what would go back to a loop's
+    head goes on where the loop ends."""
+    looping = _in_loops(program)
+    position = {node: i for i, node in enumerate(program.topological())}
+    ahead: dict[int, list[int]] = {}
+    for node in position:
+        ahead[node] = []
+        for target in program.nodes[node].successors:
+            back = position[target] <= position[node]
+            ahead[node] += [t for t in program.nodes[target].successors if t not in looping] if back else [target]
     best: dict[int, int] = {}
-    for node in reversed(order):
-        ahead = [best[s] for s in program.nodes[node].successors if position[s] > position[node] and s in best]
-        if program.nodes[node].successors and not ahead:
+    stack = [program.entry]
+    while stack:
+        node = stack[-1]
+        waiting = [t for t in ahead[node] if t not in best]
+        if waiting:
+            stack.extend(waiting)
             continue
-        best[node] = (node in sites) + (choose(ahead) if ahead else 0)
-    return best.get(program.entry, 0)
+        stack.pop()
+        best[node] = (node in sites) + (choose([best[t] for t in ahead[node]]) if ahead[node] else 0)
+    return best[program.entry]
 
 
 def _in_loops(program: Program) -> set[int]:

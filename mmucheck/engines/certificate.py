@@ -50,14 +50,13 @@ def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision,
     decision = session.decide(prop)
     if decision.verdict != PROVED:
         return decision, None
-    if session.induction is None:
-        return decision, _unrolled(session, prop)
-    induction = session.induction
-    atoms = induction.system.atoms
-    named = {
-        h: tuple(tuple((repr(atoms[h][i]), not sign) for i, sign in sorted(c)) for c in cubes) for h, cubes in induction.invariant.items()
-    }
-    return decision, _inductive(induction, prop, named)
+    named: list[tuple[int, list[Clause]]] = []
+    if session.induction is not None:
+        atoms = session.induction.system.atoms
+        for head, cubes in session.induction.invariant.items():
+            clauses = [tuple((repr(atoms[head][i]), not sign) for i, sign in sorted(cube)) for cube in cubes]
+            named.append((head, clauses))
+    return decision, rederive(system, prop, named, limits)
 
 
 def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:

@@ -11,7 +11,7 @@ _Held = tuple[tuple[str, int], ...]
 def unbalanced(program: Program) -> list[Diagnostic]:
     """What is wrong with the program's locks: left locked, unlocked without being held, or held on only one of two ways."""
     held: dict[int, _Held] = {program.entry: ()}
-    found: dict[str, Diagnostic] = {}
+    found: dict[tuple[str, str], Diagnostic] = {}
     work = [program.entry]
     while work:
         index = work.pop()
@@ -22,7 +22,7 @@ def unbalanced(program: Program) -> list[Diagnostic]:
             counts = dict(now)
             counts[name] = counts.get(name, 0) + (1 if step.op == "lock" else -1)
             if counts[name] < 0:
-                found.setdefault(name, Diagnostic("E307", f"`{name}` is unlocked here but not held", step.origin.span))
+                found.setdefault(("E307", name), Diagnostic("E307", f"`{name}` is unlocked here but not held", step.origin.span))
                 counts[name] = 0
             now = tuple(sorted((n, c) for n, c in counts.items() if c))
         for target in node.successors:
@@ -32,9 +32,9 @@ def unbalanced(program: Program) -> list[Diagnostic]:
             elif held[target] != now:
                 for name in sorted({n for n, _ in set(now) ^ set(held[target])}):
                     message = f"`{name}` is held on one way to this step and not on another"
-                    found.setdefault(name, Diagnostic("E308", message, program.nodes[target].step.origin.span, "lock or unlock on both"))
+                    found.setdefault(("E308", name), Diagnostic("E308", message, program.nodes[target].step.origin.span, "lock or unlock on both"))
         if not node.successors and now:
             for name, _ in now:
                 message = f"`{program.name}` ends with `{name}` still locked"
-                found.setdefault(name, Diagnostic("E309", message, step.origin.span, f"unlock it, or write `with {name} {{ ... }}`"))
+                found.setdefault(("E309", name), Diagnostic("E309", message, step.origin.span, f"unlock it, or write `with {name} {{ ... }}`"))
     return list(found.values())

@@ -45,22 +45,24 @@ def script(assertions: Iterable[Term], named: Sequence[tuple[str, Term]] = (), d
         uses[root.index] = uses.get(root.index, 0) + 1
     lines: list[str] = []
     text: dict[int, str] = {}
+    names = 0
     for term in order:
         if term.op == "const":
             text[term.index] = constant(term)
         elif term.op == "var":
             text[term.index] = symbol(term.name)
             if bits and term.sort != BOOL:
-                names = [symbol(bit(term.name, i)) for i in reversed(range(term.sort))]
-                lines.extend(f"(declare-fun {n} () Bool)" for n in names)
-                parts = " ".join(f"(ite {n} #b1 #b0)" for n in names)
+                bools = [symbol(bit(term.name, i)) for i in reversed(range(term.sort))]
+                lines.extend(f"(declare-fun {n} () Bool)" for n in bools)
+                parts = " ".join(f"(ite {n} #b1 #b0)" for n in bools)
                 lines.append(f"(define-fun {text[term.index]} () {sort(term.sort)} (concat {parts}))")
             else:
                 lines.append(f"(declare-fun {text[term.index]} () {sort(term.sort)})")
         else:
             body = f"({term.op} {' '.join(text[a.index] for a in term.args)})"
             if uses[term.index] > 1 or len(body) > 400:
-                name = f"?{term.index}"
+                names += 1
+                name = f"?{names}"
                 lines.append(f"(define-fun {name} () {sort(term.sort)} {body})")
                 text[term.index] = name
             else:
