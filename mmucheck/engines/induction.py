@@ -244,6 +244,8 @@ class Induction:
         }
         terms = self.clauses(self.invariant)
         failed = check_invariant(self.system, prop, terms, self.limits)
+        if failed.endswith("unknown"):
+            raise _GiveUp(f"the check of the invariant was not decided in time: {failed}", False)
         if failed:
             raise InternalError(f"{prop.name}: the invariant fails its check: {failed}")
         return tuple(repr(t) for h in self.system.heads for t in terms[h])

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from mmucheck.ir.program import Const, Local, Nondet, Program, Step, System, subexpressions
 
 from .state import (
+    ASSERTION,
     MARKER,
     NONE,
     NOWHERE,
+    SLEPT,
     TABLE,
     VIRGIN,
     ZERO,
@@ -29,7 +31,8 @@ from .state import (
 Effect = tuple[tuple[int, int], ...]
 """What a step does to the caches: (slot, new content)."""
 
-QUIET = {"assign", "branch", "assume", "assert", "nop", "dispatch", "might_sleep", "tlb_gather", "tlb_track", "tlb_queue", "tlb_queue_table"}
+QUIET = {"assign", "branch", "assume", "assert", "nop", "dispatch", "might_sleep", "tlb_gather", "tlb_track", "tlb_queue",
+         "tlb_queue_table"}  # fmt: skip
 ENTRIES = {"set_pte", "clear_pte", "set_pte_marker", "wrprotect_pte", "mkwrite_pte", "set_pmd", "clear_pmd", "set_pmd_marker",
            "wrprotect_pmd", "mkwrite_pmd", "fill_table", "clear_table", "populate_pmd"}  # fmt: skip
 BLIND = ENTRIES | {"get_page", "put_page", "get_table", "put_table", "tlb_free_pages", "tlb_free_tables", "set_var"}
@@ -48,6 +51,7 @@ class Code(NamedTuple):
     quiet: bool
     blind: bool
     needs_caches: bool
+    spins: int
 
 
 class Machine:
@@ -64,7 +68,9 @@ class Machine:
         for device in self.devices:
             self.handlers.append([len(self.programs) + i for i in range(len(device.handlers))])
             self.programs.extend(device.handlers)
-        self.granules = {lock.name: lock.granule for lock in (*system.locks, *(x for d in system.devices for x in d.locks))}
+        locks = (*system.locks, *(x for d in system.devices for x in d.locks))
+        self.granules = {lock.name: lock.granule for lock in locks}
+        self.spinning = {lock.name for lock in locks if lock.kind == "spinlock"}
         self.contended = self._contended()
         self.notes: set[str] = set()
         self.uneven = False
@@ -110,12 +116,13 @@ class Machine:
                 private = looks <= BLIND_LOOKS
             quiet = private and (step.op in QUIET or (step.op in ("lock", "unlock") and step.names[0] not in self.contended))
             labels = dict.fromkeys(e.label for a in step.args for e in subexpressions(a) if isinstance(e, Nondet))
+            spins = {"lock": 1, "unlock": -1}.get(step.op, 0) if step.names and step.names[0] in self.spinning else 0
             blind = private and (step.op == "drop" or (self.threads == 1 and step.op in BLIND))
             choices = tuple(dict(zip(labels, c, strict=True)) for c in product((0, 1), repeat=len(labels)))
             found.append(Code(step, tuple(compile_expr(a, names, self.w) for a in step.args), choices,
                               tuple(names[r] for r in step.results), node.successors,
                               tuple(tuple(names[x] for x in (*live[i], *step.results) if x not in live[s]) for s in node.successors),
-                              quiet, blind, "has" in looks))  # fmt: skip
+                              quiet, blind, "has" in looks, spins))  # fmt: skip
         return found
 
     def code_of(self, core: Core, pid: int) -> Code | None:
@@ -189,10 +196,10 @@ class Machine:
         if code.quiet and code.step.op == "branch":
             for nondet in code.choices:
                 taken = 0 if code.args[0](core, proc, caches, nondet) else 1
-                values = proc.locals
+                kept = proc.locals
                 if code.dead[taken]:
-                    values = tuple(0 if i in code.dead[taken] else v for i, v in enumerate(values))
-                yield _with(core, pid, Proc(proc.program, code.successors[taken], values, proc.gather)), ()
+                    kept = tuple(0 if i in code.dead[taken] else v for i, v in enumerate(kept))
+                yield _with(core, pid, Proc(proc.program, code.successors[taken], kept, proc.gather, proc.spins)), ()
             return
         for nondet in code.choices:
             args = [f(core, proc, caches, nondet) for f in code.args]
@@ -202,7 +209,8 @@ class Machine:
                     values[where] = value
                 for where in code.dead[taken]:
                     values[where] = 0
-                yield _with(after, pid, Proc(proc.program, code.successors[taken], tuple(values), gather)), effect
+                spins = proc.spins + code.spins
+                yield _with(after, pid, Proc(proc.program, code.successors[taken], tuple(values), gather, spins)), effect
 
     def _outcomes(self, core: Core, proc: Proc, pid: int, step: Step, args: list[int]
                   ) -> Iterator[tuple[Core, Gather, tuple[int, ...], int, Effect]]:  # fmt: skip
@@ -215,7 +223,11 @@ class Machine:
             case "assume" | "wait":
                 if args[0]:
                     yield core, g, (), 0, ()
-            case "nop" | "dispatch" | "might_sleep" | "assert" | "split_page":
+            case "assert":
+                yield core if args[0] else core._replace(flags=core.flags | ASSERTION), g, (), 0, ()
+            case "might_sleep":
+                yield core._replace(flags=core.flags | SLEPT) if proc.spins else core, g, (), 0, ()
+            case "nop" | "dispatch" | "split_page":
                 yield core, g, (), 0, ()  # split_page: with one tracked page in the region, the huge frame and the part are one
             case "lock":
                 locked = self._lock(core, pid, step, args)
@@ -242,7 +254,7 @@ class Machine:
                 virgin = [i for i, x in enumerate(pool) if x == VIRGIN][:1]
                 for i in [i for i, x in enumerate(pool) if x == 0 and (op == "alloc_table" or i != ZERO)] + virgin:
                     taken = _put(pool, i, 2)
-                    yield core._replace(**{"tables" if op == "alloc_table" else "frames": taken}), g, (i,), 0, ()
+                    yield core._replace(tables=taken) if op == "alloc_table" else core._replace(frames=taken), g, (i,), 0, ()
             case "get_user_page":
                 entry = self.w.walk(core, args[0])
                 if entry < 0:
@@ -319,7 +331,7 @@ class Machine:
     def _counted(self, holders: int, by: int, step: Step) -> int:
         if holders == VIRGIN or (by < 0 and holders < 2):
             self.notes.add(f"{step.op} without a reference at {step.origin.span.file}:{step.origin.span.line}")
-            return 0 if by < 0 else 2
+            return max(holders, 0) if by < 0 else 2
         return holders + 2 * by
 
     def _entry(self, core: Core, op: str, args: list[int]) -> Core:
@@ -354,8 +366,8 @@ def _put(values: tuple[int, ...], i: int, new: int) -> tuple[int, ...]:
 
 
 def _with(core: Core, pid: int, proc: Proc | None) -> Core:
-    _, ptes, pmds, frames, tables, locks, variables = core
-    return Core((*core[0][:pid], proc, *core[0][pid + 1 :]), ptes, pmds, frames, tables, locks, variables)
+    procs, ptes, pmds, frames, tables, locks, variables, flags = core
+    return Core((*procs[:pid], proc, *procs[pid + 1 :]), ptes, pmds, frames, tables, locks, variables, flags)
 
 
 def _liveness(program: Program) -> list[set[str]]:

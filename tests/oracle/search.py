@@ -7,7 +7,7 @@ The world: two neighbouring pages, in one 2 MiB region or on both sides of the b
 start (each with an unknown holder, who may let go at any moment), the zero page, frames and tables to be handed out (freed
 ones again). Start states: everything quiescent that the path's `requires` allow. A path over a range gets the first page, the
 second, both, and (if it unlinks tables) a whole region. Properties are asked at one witness byte after another: the first and
-the last of each page. Cache entries of other bytes are not kept: no step reads them (with `has`, both bytes of a page are kept).
+the last of each page. Cache entries of other bytes are not kept: no step reads them (with `has`, both ends of a page are kept, filled and evicted together).
 
 The search keeps, for each state without the caches, the set of cache contents it has been reached with. Steps that neither
 another thread nor a device nor a property can notice are run without a stop in between. An unknown holder lets go only once no
@@ -16,8 +16,8 @@ other reference is left: earlier nobody could tell.
 Limits: one run of a handler at a time for each device; a huge page has one tracked 4 KiB part, which is one object with it
 (`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
 pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
-not taken; spare frames and tables are few (an allocation finds none then, and fails); `assert` and sleeping are not looked at;
-devices with `has` see no address finer than a page; formulas bind at most one address.
+not taken; spare frames and tables are few (an allocation finds none then, and fails);
+taking a mutex or waiting does not count as sleeping; formulas bind at most one address.
 """
 
 from __future__ import annotations
@@ -99,7 +99,10 @@ class Oracle:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
             choices = [self._values(p.params, pages, whole) for p in self.system.threads]
-            spots = [(p, p + PAGE - 1) for p in pages] if by_page else [(x,) for p in pages for x in (p, p + PAGE - 1)]
+            ends = [(p, p + PAGE - 1) for p in pages]
+            if by_page and self.machine.handlers_write:
+                ends = [(*ends[0], *ends[1])]  # a handler's run at one page may leave something behind for the other
+            spots = ends if by_page else [(x,) for p in pages for x in (p, p + PAGE - 1)]
             even = False
             for witnesses in spots:
                 if even and not by_page and witnesses[0] % PAGE:
@@ -231,7 +234,7 @@ class Oracle:
                 steps[core] = self._moves(core)
             for after, effect in steps[core]:
                 reach(after, {_apply(effect, c) for c in fresh} if effect else fresh, core, "")
-            for pid in range(machine.threads):
+            for pid in range(len(core.procs)):
                 code = machine.code_of(core, pid)
                 if code is not None and code.needs_caches:
                     for c in fresh:
@@ -310,7 +313,7 @@ class Oracle:
     def _ask(self, core: Core, caches: set[Caches]) -> None:
         done = all(self.machine.code_of(core, pid) is None for pid in range(self.machine.threads))
         frames = tuple(kept_frame(core, f) for f in range(len(core.frames)))
-        key = (core.ptes, core.pmds, frames, tuple(t > 0 for t in core.tables), core.variables)
+        key = (core.ptes, core.pmds, frames, tuple(t > 0 for t in core.tables), core.variables, core.flags)
         for asked in list(self._open):
             if asked.prop.when == "finally" and not done:
                 continue

@@ -17,6 +17,9 @@ VIRGIN = -1
 """Holders are numbers: VIRGIN (free, never used), else 2 * (references the model knows) + (is there an unknown one)."""
 
 
+ASSERTION, SLEPT = 1, 2
+
+
 class OracleError(Exception):
     """The small world cannot answer: a construct it lacks, or too many states. Never an answer."""
 
@@ -29,16 +32,18 @@ class Gather(NamedTuple):
 
 
 class Proc(NamedTuple):
-    """A thread, or a run of a handler."""
+    """A thread, or a run of a handler. ``spins``: how many spin locks it holds."""
 
     program: int
     pc: int
     locals: tuple[int, ...]
     gather: Gather = Gather()
+    spins: int = 0
 
 
 class Core(NamedTuple):
-    """A state without the caches. ``locks``: (name, key, mode, holder), sorted. ``variables``: of all devices in order."""
+    """A state without the caches. ``locks``: (name, key, mode, holder), sorted. ``variables``: of all devices in order.
+    ``flags``: ASSERTION and SLEPT, once they have happened."""
 
     procs: tuple[Proc | None, ...]
     ptes: tuple[int, ...]
@@ -47,6 +52,7 @@ class Core(NamedTuple):
     tables: tuple[int, ...]
     locks: tuple[tuple[str, int, str, int], ...]
     variables: tuple[int, ...]
+    flags: int = 0
 
 
 Caches = tuple[int, ...]
@@ -200,6 +206,9 @@ def _look(name: str, f: list[Value], w: Places) -> Value:
     if name in of_address:
         g, x = of_address[name], f[0]
         return lambda c, p, k, n: int(g(c, x(c, p, k, n)))
+    if name in ("assertion_failed", "slept_in_atomic"):
+        flag = ASSERTION if name == "assertion_failed" else SLEPT
+        return lambda c, p, k, n: int(bool(c.flags & flag))
     if name == "zero_page":
         return lambda c, p, k, n: ZERO
     if name in ("tlb_start", "tlb_end"):
