@@ -30,18 +30,19 @@ def wall(command: list[str], times: int, env: dict[str, str] | None = None) -> f
 
 def startup() -> None:
     python = [sys.executable]
+    tool = [str(Path(sys.executable).with_name("mmucheck"))]
     bare = {**os.environ, "MMUCHECK_CACHE": ""}
     floor = wall([*python, "-c", "import z3; z3.Solver().check()"], 9)
     click = wall([*python, "-c", "import click"], 9)
     rows = [
         ("import z3 and one trivial check", floor, "1.0"),
-        (f"check {ONE}, nothing cached", wall([*python, "-m", "mmucheck", "check", ONE, "-j", "1"], 5, bare), ""),
-        (f"check {ONE} --no-cache, models parsed before", wall([*python, "-m", "mmucheck", "check", ONE, "-j", "1", "--no-cache"], 5), ""),
-        (f"check {ONE}, nothing changed", wall([*python, "-m", "mmucheck", "check", ONE, "-j", "1"], 5), ""),
+        (f"check {ONE}, nothing cached", wall([*tool, "check", ONE, "-j", "1"], 5, bare), ""),
+        (f"check {ONE} --no-cache, models parsed before", wall([*tool, "check", ONE, "-j", "1", "--no-cache"], 5), ""),
+        (f"check {ONE}, nothing changed", wall([*tool, "check", ONE, "-j", "1"], 5), ""),
     ]
     for name, seconds, _ in rows:
         print(f"{name:64} {seconds:7.3f} s  {seconds / floor:6.1f} x z3")
-    helped = wall([*python, "-m", "mmucheck", "--help"], 9)
+    helped = wall([*tool, "--help"], 9)
     print(f"{'mmucheck --help':64} {helped:7.3f} s  {helped / click:6.1f} x import click")
 
 
