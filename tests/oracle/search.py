@@ -7,7 +7,8 @@ The world: two neighbouring pages, in one 2 MiB region or on both sides of the b
 start (each with an unknown holder, who may let go at any moment), the zero page, frames and tables to be handed out (freed
 ones again). Start states: everything quiescent that the path's `requires` allow. A path over a range gets the first page, the
 second, both, and (if it unlinks tables) a whole region. Properties are asked at one witness byte after another: the first and
-the last of each page. Cache entries of other bytes are not kept: no step reads them (with `has`, both ends of a page are kept, filled and evicted together).
+the last of each page. Cache entries of other bytes are not kept: no step reads them (with `has`, both ends of a page are
+kept, filled and evicted together).
 
 The search keeps, for each state without the caches, the set of cache contents it has been reached with. Steps that neither
 another thread nor a device nor a property can notice are run without a stop in between. An unknown holder lets go only once no
@@ -79,6 +80,7 @@ class Oracle:
         self.machine = Machine(system, self.w, reduced)
         self.broken: dict[str, Broken] = {}
         self.states = 0
+        self.finished = False  # has any run of the path come to its end?
         self._open: list[_Asked] = []
         self._handled: tuple[int, ...] = ()
         self._zero = any("zero_page" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
@@ -99,7 +101,7 @@ class Oracle:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
             choices = [self._values(p.params, pages, whole) for p in self.system.threads]
-            ends = [(p, p + PAGE - 1) for p in pages]
+            ends: list[tuple[int, ...]] = [(p, p + PAGE - 1) for p in pages]
             if by_page and self.machine.handlers_write:
                 ends = [(*ends[0], *ends[1])]  # a handler's run at one page may leave something behind for the other
             spots = ends if by_page else [(x,) for p in pages for x in (p, p + PAGE - 1)]
@@ -312,6 +314,7 @@ class Oracle:
 
     def _ask(self, core: Core, caches: set[Caches]) -> None:
         done = all(self.machine.code_of(core, pid) is None for pid in range(self.machine.threads))
+        self.finished |= done
         frames = tuple(kept_frame(core, f) for f in range(len(core.frames)))
         key = (core.ptes, core.pmds, frames, tuple(t > 0 for t in core.tables), core.variables, core.flags)
         for asked in list(self._open):
