@@ -102,7 +102,7 @@ def test_unexpected(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_inconclusive(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "good.mmu::small::fixed", "--rlimit", "1"]) == 3
+    assert main(["check", "good.mmu::small::fixed", "--rlimit", "1", "--no-cache"]) == 3
     assert "inconclusive" in capsys.readouterr().out
 
 
