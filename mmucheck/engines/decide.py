@@ -48,7 +48,7 @@ class Session:
         self.system, self.properties, self.limits = system, properties, limits
         if len(system.threads) != 1:
             raise InternalError("only one VMM thread is lowered")
-        self.lowering = Lowering(system)
+        self.lowering = Lowering(system, properties)
         self.loops = bool(system.threads[0].back_edge_targets())
         self.unrolling = self.lowering.unroll(ROUNDS if self.loops else 0)
         self.queries = {p.name: self._any(self.lowering.violation(p, self.unrolling)) for p in properties}

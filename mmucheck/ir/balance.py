@@ -31,10 +31,12 @@ def unbalanced(program: Program) -> list[Diagnostic]:
                 work.append(target)
             elif held[target] != now:
                 for name in sorted({n for n, _ in set(now) ^ set(held[target])}):
+                    at = program.nodes[target].step.origin.span
                     message = f"`{name}` is held on one way to this step and not on another"
-                    found.setdefault(("E308", name), Diagnostic("E308", message, program.nodes[target].step.origin.span, "lock or unlock on both"))
+                    found.setdefault(("E308", name), Diagnostic("E308", message, at, "lock or unlock on both"))
         if not node.successors and now:
             for name, _ in now:
                 message = f"`{program.name}` ends with `{name}` still locked"
-                found.setdefault(("E309", name), Diagnostic("E309", message, step.origin.span, f"unlock it, or write `with {name} {{ ... }}`"))
+                hint = f"unlock it, or write `with {name} {{ ... }}`"
+                found.setdefault(("E309", name), Diagnostic("E309", message, step.origin.span, hint))
     return list(found.values())

@@ -6,6 +6,7 @@ advance. A loop-free program is covered completely; a loop is followed ``bound``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mmucheck.ir.program import DeviceVar, Node, PropertyDecl, System, subexpressions
@@ -39,7 +40,7 @@ class Unrolling:
 class Lowering:
     """One system over terms. Build once, ask many times: properties share everything."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, properties: Sequence[PropertyDecl] = ()) -> None:
         self.system = system
         self.terms = Terms()
         self.machine: Machine[Term] = Machine(self.terms, system, WITNESS)
@@ -47,7 +48,7 @@ class Lowering:
         self.chooser = FreshVariables(self.terms)
         self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
         self.handlers = tuple(t for t in self.threads if t.device)
-        self._visible = Visibility(system)
+        self._visible = Visibility(system, properties)
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)

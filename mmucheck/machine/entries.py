@@ -130,6 +130,7 @@ class EntrySteps(Core[V]):
         for page in self.layout.pages:
             hit = d.eq(key, self.looks.region_key(view.state[f"page.{page.name}.key"]))
             if page.foreign:
+                self._own(view, "page", [(page, hit)], PTE_PRESENT, None)
                 free = d.const(FOREIGN_KEY_FREE, NUMBER)
                 view.state[f"page.{page.name}.key"] = d.ite(hit, free, view.state[f"page.{page.name}.key"])
             else:

@@ -3,12 +3,15 @@
 Two reductions, both used by the lowering and by the interpreter. Steps that only read the page table or the thread's own
 variables commute with everything a device or an unknown holder may do. A section under a device's lock is one step (Lipton,
 CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere: taking the lock can wait
-and is a step of its own, the rest of the section follows it at once.
+and is a step of its own, the rest of the section follows it at once. What a section fills is seen unless it is the section's last act,
+and so is every value of a variable that a property reads.
 """
 
 from __future__ import annotations
 
-from mmucheck.ir.program import DeviceVar, Expr, Look, Program, Step, System, subexpressions
+from collections.abc import Iterable
+
+from mmucheck.ir.program import DeviceVar, Expr, Look, Program, PropertyDecl, Step, System, subexpressions
 from mmucheck.machine.state import Thread, threads_of
 
 _QUIET = frozenset("nop dispatch split_page assign branch assume tlb_gather tlb_track tlb_queue tlb_queue_table".split())
@@ -21,7 +24,8 @@ Resource = tuple[str, str]
 class Visibility:
     """The answer for every node of every thread of a system."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, properties: Iterable[PropertyDecl] = ()) -> None:
+        self._watched = frozenset(n for p in properties for n in _variables(p.formula))
         threads = threads_of(system)
         self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
@@ -38,9 +42,18 @@ class Visibility:
             return step.names[0] in self._device_locks and step.op == "lock"
         touched = resources(step)
         if touched and step.op in _GUARDED and not _frees(step):
+            if step.op == "fill" and not self._section_ends(thread.program, node):
+                return True
+            if step.op == "set_var" and step.names[1] in self._watched:
+                return True
             held = self._held[thread.name][node]
             return not all(held & self._guards[r] for r in touched)
         return step.op not in _QUIET or bool(touched) or _frees(step)
+
+    @staticmethod
+    def _section_ends(program: Program, node: int) -> bool:
+        """Nothing follows in the section, so what the step did is still there when the section is over."""
+        return all(program.nodes[s].step.op == "unlock" for s in program.nodes[node].successors)
 
     def _locks_held(self, program: Program) -> list[frozenset[str]]:
         """For each node, the device locks held on every way to it."""
@@ -73,6 +86,12 @@ class Visibility:
                     if isinstance(expr, DeviceVar):
                         common[expr.device, expr.name] = frozenset()
         return common
+
+
+def _variables(formula: Expr) -> frozenset[str]:
+    """Device variables a property reads: every value they take must be seen."""
+    looks = (e for e in subexpressions(formula) if isinstance(e, Look) and e.name == "device_var")
+    return frozenset(member.name for look in looks for member in look.args if isinstance(member, Look))
 
 
 def resources(step: Step) -> frozenset[Resource]:

@@ -105,7 +105,7 @@ class _Explorer:
         self.threads = threads_of(system)
         self.fills = self.machine.fills()
         self.holders = self.machine.unknown_holders()
-        self.visible = Visibility(system)
+        self.visible = Visibility(system, [prop])
         self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         self.paths = [t for t in self.threads if not t.device]
         self.costs: dict[tuple[int, ...], tuple[int, int]] = {}
