@@ -14,7 +14,8 @@ from mmucheck.analyses.verdict_cache import VerdictCache
 from mmucheck.cli.main import main
 from mmucheck.engines.solver import Limits
 from mmucheck.names.declarations import check
-from mmucheck.names.library import Library, load
+from mmucheck.names.library import Library
+from mmucheck.names.loading import load
 from mmucheck.syntax.diagnostics import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,8 @@ from mmucheck.machine.looks import Looks
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.visibility import Visibility
 from mmucheck.names.declarations import check
-from mmucheck.names.library import Library, load
+from mmucheck.names.library import Library
+from mmucheck.names.loading import load
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = {

@@ -14,7 +14,7 @@ import pytest
 
 from mmucheck.analyses.plan import Builder, Obligation, Subject, obligations, subjects
 from mmucheck.names.declarations import check
-from mmucheck.names.library import load
+from mmucheck.names.loading import load
 from mmucheck.syntax.diagnostics import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -37,7 +37,7 @@ def test_exit_code_says_so(report: dict) -> None:
 
 def test_every_path_is_decided_for_the_cpu(report: dict) -> None:
     """The CPU's TLB validates the path models: each path of the library has a check on ``cpu``."""
-    from mmucheck.names.library import load
+    from mmucheck.names.loading import load
 
     library = load(sorted((ROOT / "models").rglob("*.mmu")))
     on_cpu = {p for r in report["results"] if "cpu" in r["devices"] for p in r["paths"]}

@@ -163,7 +163,7 @@ def files_of(target: Target) -> list[Path]:
 def load_files(files: Sequence[Path]) -> Library:
     """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read."""
     from mmucheck.names.declarations import check
-    from mmucheck.names.library import load
+    from mmucheck.names.loading import load
 
     library = load(list(dict.fromkeys(files)))
     check(library)
@@ -176,7 +176,7 @@ def select(library: Library, targets: Sequence[Target], name: str = "") -> list[
     Raises UsageError for a spec or check that is not there, and if nothing is selected.
     """
     from mmucheck.analyses.plan import obligations
-    from mmucheck.names.library import shown_name
+    from mmucheck.names.loading import shown_name
     from mmucheck.syntax.diagnostics import UsageError, suggest
 
     wanted: dict[str, set[str]] = {}
@@ -208,7 +208,7 @@ def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
 
 def read_shown(name: str) -> str | None:
     """The text of a file by its shown name: below the working directory, or shipped."""
-    from mmucheck.names.library import models_root
+    from mmucheck.names.loading import models_root
 
     for base in (Path(), models_root().parent):
         with contextlib.suppress(OSError), (base / name).open("rb") as stream:

@@ -21,7 +21,7 @@ def cost(files: tuple[Path, ...], protocol: str, change: str, paths: tuple[str, 
     """Count the callbacks each path dispatches: fewest, most, per round of a loop, under a spin lock, doubled."""
     from mmucheck.analyses.cost import Count, cost
     from mmucheck.analyses.plan import Builder, Subject
-    from mmucheck.names.library import models_root
+    from mmucheck.names.loading import models_root
     from mmucheck.report import cost as report
     from mmucheck.syntax.diagnostics import InputError, UsageError, suggest
 

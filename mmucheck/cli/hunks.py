@@ -30,7 +30,7 @@ def hunks(change: str, devices: tuple[str, ...], properties: tuple[str, ...], fi
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
     from mmucheck.engines.solver import Limits
-    from mmucheck.names.library import models_root
+    from mmucheck.names.loading import models_root
     from mmucheck.report import hunks as report
     from mmucheck.syntax.diagnostics import UsageError, suggest
 

@@ -28,7 +28,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
            devices: tuple[str, ...], kernel: str, **options: Any) -> int:  # fmt: skip
     """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
     from mmucheck.analyses.plan import Builder, Obligation, Subject
-    from mmucheck.names.library import models_root
+    from mmucheck.names.loading import models_root
     from mmucheck.report import matrix as report
     from mmucheck.syntax.diagnostics import InputError, UsageError
 

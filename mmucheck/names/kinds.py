@@ -163,9 +163,7 @@ class BodyChecker:
         return ""
 
     def _recursive(self, macro: ast.Macro) -> bool:
-        return macro.value is not None and any(
-            isinstance(e, ast.Call) and e.name == macro.name for e in walk_expr(macro.value)
-        )
+        return macro.value is not None and any(isinstance(e, ast.Call) and e.name == macro.name for e in walk_expr(macro.value))
 
     def _arguments(self, call: ast.Call | ast.CallStmt | ast.Dispatch, kinds: tuple[str, ...], args: tuple[ast.Expr, ...],
                    scope: Scope, ctx: Context) -> None:  # fmt: skip

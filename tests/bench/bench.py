@@ -55,7 +55,7 @@ def phases() -> None:
     from mmucheck.engines import decide, induction, solver
     from mmucheck.engines.solver import Limits
     from mmucheck.names.declarations import check
-    from mmucheck.names.library import load
+    from mmucheck.names.loading import load
 
     spent: dict[str, float] = {}
 

@@ -1,0 +1,150 @@
+"""Loading: `use` followed through files, every declaration in one place, two things of one name refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmucheck.names.builtins import RESERVED
+from mmucheck.names.cache import recall, remember
+from mmucheck.names.library import Library, Versioned
+from mmucheck.names.qualify import qualify
+from mmucheck.syntax import ast
+from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, UsageError, suggest, whole_file
+from mmucheck.syntax.limits import MAX_BYTES
+
+
+def models_root() -> Path:
+    """The shipped library: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).resolve().parent.parent / "models"
+    return inside if inside.is_dir() else inside.parent.parent / "models"
+
+
+def shown_name(path: Path, root: Path | None = None) -> str:
+    """A short, stable name: relative to the working directory or to the library's root, never a machine's path."""
+    real = path.resolve()
+    for anchor in (Path.cwd(), (root or models_root()).resolve().parent):
+        if real.is_relative_to(anchor):
+            return real.relative_to(anchor).as_posix()
+    return str(path)
+
+
+def load(paths: list[Path], root: Path | None = None) -> Library:
+    """Read the files and all they use.
+
+    ``root``: where ``use <...>`` looks (default: the shipped library). Raises InputError with every diagnostic, UsageError
+    for a file that cannot be read at all.
+    """
+
+    loader = _Loader((root or models_root()).resolve())
+    for path in paths:
+        loader.visit(path, None, path.resolve().parent, ())
+    if loader.diagnostics:
+        raise InputError(loader.diagnostics)
+    qualify(loader.library)
+    return loader.library
+
+
+class _Loader:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.library = Library()
+        self.diagnostics: list[Diagnostic] = []
+        self._seen: dict[Path, str] = {}
+
+    def visit(self, path: Path, at: Span | None, base: Path, chain: tuple[Path, ...]) -> None:
+        real = path.resolve()
+        if real in chain:
+            names = " -> ".join(p.name for p in (*chain[chain.index(real) :], real))
+            self._say("E102", f"files use each other in a circle: {names}", at, "move the shared part into a file of its own")
+            return
+        if real in self._seen:
+            return
+        shown = shown_name(path, self.root)
+        self._seen[real] = shown
+        text = self._read(path, at)
+        if text is None:
+            return
+        try:
+            file = recall(text, shown)
+            if file is None:
+                from mmucheck.syntax.parser import parse
+
+                file = parse(text, shown)
+                remember(file)
+        except InputError as error:
+            self.diagnostics.extend(error.diagnostics)
+            return
+        for use in file.uses:
+            target = self._target(use, real, base)
+            if target is not None:
+                self.library.uses[shown] = (*self.library.uses.get(shown, ()), shown_name(target, self.root))
+                self.visit(target, use.span, base if not use.system else self.root, (*chain, real))
+        self.library.files[shown] = file
+        self._index(file)
+
+    def _read(self, path: Path, at: Span | None) -> str | None:
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(MAX_BYTES + 1)
+        except OSError as error:
+            reason = {"FileNotFoundError": "there is no such file", "IsADirectoryError": "this is a directory"}.get(
+                type(error).__name__, (error.strerror or "it cannot be read").lower()
+            )
+            if at is None:
+                raise UsageError(f"{path}: {reason}") from None
+            near = suggest(path.name, (p.name for p in path.parent.glob("*.mmu"))) if path.parent.is_dir() else ""
+            self._say("E101", f"cannot use {path.name}: {reason}", at, near)
+            return None
+        if len(data) > MAX_BYTES:
+            span = whole_file(shown_name(path, self.root))
+            self.diagnostics.append(
+                Diagnostic("E003", f"the file is larger than {MAX_BYTES // 1024} KiB", span, "this is hardly a model; split it if it is")
+            )
+            return None
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            self.diagnostics.append(Diagnostic("E002", "this is not a text file", whole_file(shown_name(path, self.root))))
+            return None
+
+    def _target(self, use: ast.Use, file: Path, base: Path) -> Path | None:
+        root = self.root if use.system else base
+        target = (root if use.system else file.parent) / use.target
+        if not target.resolve().is_relative_to(root):
+            where = "the library" if use.system else "the folder of the file being checked"
+            self._say("E103", f"`use` may not leave {where}", use.span)
+            return None
+        return target
+
+    def _index(self, file: ast.File) -> None:
+        library = self.library
+        tables: tuple[tuple[type[ast.Declaration], dict[str, ast.Declaration]], ...] = (
+            (ast.Const, library.consts), (ast.Lock, library.locks), (ast.Device, library.devices),
+            (ast.Protocol, library.protocols), (ast.Property, library.properties), (ast.Change, library.changes),
+            (ast.Spec, library.specs),
+        )  # type: ignore[assignment]  # fmt: skip
+        for item in file.items:
+            if item.name in RESERVED:
+                self._say("E105", f"`{item.name}` is a word of the language", item.span, "choose another name")
+            elif isinstance(item, ast.Path | ast.Macro):
+                known = library.code.get((item.name, file.kernel))
+                if known:
+                    self._twice(item, known.declaration)
+                else:
+                    library.code[item.name, file.kernel] = Versioned(item, file.kernel)
+            else:
+                table = next(t for kind, t in tables if isinstance(item, kind))
+                if item.name in table:
+                    self._twice(item, table[item.name])
+                else:
+                    table[item.name] = item
+                    if isinstance(item, ast.Spec):
+                        library.spec_files[item.name] = file.path
+
+    def _twice(self, item: ast.Declaration, first: ast.Declaration) -> None:
+        self.diagnostics.append(
+            Diagnostic("E104", f"`{item.name}` is defined twice", item.span, "rename one", (("first defined here", first.span),))
+        )
+
+    def _say(self, code: str, message: str, at: Span | None, hint: str = "") -> None:
+        self.diagnostics.append(Diagnostic(code, message, at or whole_file(""), hint))
