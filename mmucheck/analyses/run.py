@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from mmucheck.analyses.plan import Builder, Obligation, Subject, subjects
@@ -100,6 +98,9 @@ def _parallel(
     progress: Progress | None,
     found: dict[Obligation, Result],
 ) -> None:
+    import multiprocessing
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+
     context = multiprocessing.get_context("spawn")
     waiting = list(groups.items())
     with ProcessPoolExecutor(jobs, context, _start_worker, (library, *how)) as pool:

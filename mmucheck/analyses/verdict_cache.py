@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tempfile
 from collections.abc import Sequence
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
@@ -56,6 +54,8 @@ class VerdictCache:
         payload = pickle.dumps((key, decision, trace), protocol=5)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            import tempfile
+
             with tempfile.NamedTemporaryFile(dir=self.root, delete=False) as stream:
                 stream.write(hashlib.sha256(payload).digest() + payload)
             Path(stream.name).replace(self.root / f"{key}.pickle")
@@ -78,6 +78,8 @@ def keys_of(system: System, properties: Sequence[PropertyDecl]) -> dict[str, str
 
 @cache
 def _tool_digest() -> bytes:
+    from importlib import metadata
+
     total = hashlib.sha256()
     for package in ("z3-solver", "python-sat"):
         total.update(metadata.version(package).encode())

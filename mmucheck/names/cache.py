@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import tempfile
 from functools import cache
-from importlib import metadata, resources
 from pathlib import Path
 
 from mmucheck.syntax import ast
@@ -34,9 +32,9 @@ def cache_root() -> Path | None:
 @cache
 def _parser_digest() -> bytes:
     """Of everything that decides what a text is parsed to."""
-    total = hashlib.sha256(metadata.version("lark").encode())
+    total = hashlib.sha256()
     for name in ("grammar.lark", "parser.py", "builder.py", "ast.py", "diagnostics.py"):
-        total.update(resources.files("mmucheck.syntax").joinpath(name).read_bytes())
+        total.update((Path(ast.__file__).parent / name).read_bytes())
     return total.digest()
 
 
@@ -65,6 +63,8 @@ def remember(file: ast.File) -> None:
     target = _entry(root, file.text, file.path)
     try:
         target.parent.mkdir(exist_ok=True)
+        import tempfile
+
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as stream:
             pickle.dump(file, stream, protocol=5)
         Path(stream.name).replace(target)
