@@ -18,6 +18,7 @@ from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VA
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
+from mmucheck.machine.visibility import variables
 from mmucheck.replay.explore import SearchExhausted, Violation, search
 
 ROUNDS = 2
@@ -74,6 +75,9 @@ class Session:
 
     def decide(self, prop: PropertyDecl) -> Decision:
         self._deadline = time.monotonic() + self.limits.timeout
+        unknown = sorted(variables(prop.formula) - {name for d in self.system.devices for name, _ in d.variables})
+        if unknown:
+            return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_is_enough:

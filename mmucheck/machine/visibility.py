@@ -25,7 +25,7 @@ class Visibility:
     """The answer for every node of every thread of a system."""
 
     def __init__(self, system: System, properties: Iterable[PropertyDecl] = ()) -> None:
-        self._watched = frozenset(n for p in properties for n in _variables(p.formula))
+        self._watched = frozenset(n for p in properties for n in variables(p.formula))
         threads = threads_of(system)
         self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
@@ -88,7 +88,7 @@ class Visibility:
         return common
 
 
-def _variables(formula: Expr) -> frozenset[str]:
+def variables(formula: Expr) -> frozenset[str]:
     """Device variables a property reads: every value they take must be seen."""
     looks = (e for e in subexpressions(formula) if isinstance(e, Look) and e.name == "device_var")
     return frozenset(member.name for look in looks for member in look.args if isinstance(member, Look))
