@@ -8,7 +8,7 @@ none is found, loops are followed a few times round to look for a refutation. Ev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from mmucheck.engines.concretise import scenario_of, simplest_model
@@ -16,6 +16,7 @@ from mmucheck.engines.induction import Induction, Proof
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
+from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.machine.visibility import variables
@@ -32,14 +33,49 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
-    session = Session(system, list(properties), limits)
-    for prop in session.properties:
+    wanted = list(properties)
+    sessions = Sessions(system, wanted, limits)
+    for prop in wanted:
         started = time.perf_counter()
-        decision = session.decide(prop)
+        decision = decide_one(sessions, prop)
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None:
             done(prop, found[prop.name])
     return found
+
+
+class Sessions:
+    """Those of the parts of a system (mmucheck.lower.mixes), each made when it is first asked for."""
+
+    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
+        self._system, self._limits = system, limits
+        self._kinds = {kind: [p for p in properties if asks_hooks(p) == kind] for kind in (True, False)}
+        self._made: dict[bool, list[Session]] = {True: [], False: []}
+
+    def of(self, prop: PropertyDecl) -> Iterator[Session]:
+        """In the order of the devices."""
+        kind = asks_hooks(prop)
+        made = self._made[kind]
+        for i, part in enumerate(parts(self._system, kind)):
+            if i == len(made):
+                made.append(Session(part, self._kinds[kind], self._limits))
+            yield made[i]
+
+
+def decide_one(sessions: Sessions, prop: PropertyDecl) -> Decision:
+    """The decision of a system from those of its parts: one that is refuted refutes it, proved needs all of them. A part may be
+    vacuous for the others' sake. The parts share one time limit."""
+    started = time.monotonic()
+    decisions: list[Decision] = []
+    for session in sessions.of(prop):
+        decisions.append(session.decide(prop, time.monotonic() - started))
+        if decisions[-1].verdict == REFUTED:
+            return decisions[-1]
+    for verdict in (INCONCLUSIVE, BOUNDED, PROVED):
+        found = next((d for d in decisions if d.verdict == verdict), None)
+        if found is not None:
+            return replace(found, invariant=tuple(c for d in decisions for c in d.invariant))
+    return decisions[0]
 
 
 class Session:
@@ -73,8 +109,9 @@ class Session:
         some = replace(prop, when="always", formula=Op("!", (_disjunction(antecedents),)))
         return self._any(self.lowering.violation(some, unrolling))
 
-    def decide(self, prop: PropertyDecl) -> Decision:
-        self._deadline = time.monotonic() + self.limits.timeout
+    def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
+        """``spent``: seconds of the time limit that are gone already."""
+        self._deadline = time.monotonic() + self.limits.timeout - spent
         unknown = sorted(variables(prop.formula) - {name for d in self.system.devices for name, _ in d.variables})
         if unknown:
             return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")

@@ -198,6 +198,8 @@ class LockDecl:
 
 @dataclass(frozen=True)
 class DeviceDecl:
+    """``still``: it is there for what its hooks do in the thread, and nobody asks what it holds (mmucheck.lower.mixes)."""
+
     name: str
     title: str
     caches: tuple[CacheDecl, ...]
@@ -206,6 +208,7 @@ class DeviceDecl:
     handlers: tuple[Program, ...]
     hooks: tuple[str, ...]
     doc: str = ""
+    still: bool = False
 
 
 @dataclass(frozen=True)

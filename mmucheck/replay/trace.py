@@ -130,6 +130,8 @@ class _Namer:
             for cache in device.caches:
                 for slot in self.layout.pages if cache.of == "pages" else self.layout.regions:
                     entry = f"{device.name}.{cache.name}.{slot.name}"
+                    if f"{entry}.valid" not in state:
+                        continue  # left out of the run: see mmucheck.lower.mixes
                     address = state[f"{'page' if cache.of == 'pages' else 'region'}.{slot.name}.key"]
                     text = "-"
                     if state[f"{entry}.valid"]:
@@ -138,7 +140,8 @@ class _Namer:
                         )
                     shown[f"{device.name}.{cache.name} {address:#x}"] = text
             for name, _ in device.variables:
-                shown[f"{device.name}.{name}"] = str(state[f"{device.name}.{name}"])
+                if f"{device.name}.{name}" in state:
+                    shown[f"{device.name}.{name}"] = str(state[f"{device.name}.{name}"])
         return shown
 
     def _references(self, state: State[int], what: str, name: str) -> str:
