@@ -14,6 +14,8 @@ The search keeps, for each state without the caches, the set of cache contents i
 another thread nor a device nor a property can notice are run without a stop in between. An unknown holder lets go only once no
 other reference is left: earlier nobody could tell.
 
+Of several devices the caches of one at a time are kept, while all of them run.
+
 Limits: one run of a handler at a time for each device; a huge page has one tracked 4 KiB part, which is one object with it
 (`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
 pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
@@ -109,19 +111,31 @@ class Oracle:
             for witnesses in spots:
                 if even and not by_page and witnesses[0] % PAGE:
                     continue  # no range had an edge inside this page: its last byte fares as its first
-                self.w.place(pages, witnesses)
-                self._handled = self.machine.watch()
-                even = False
-                for values in product(*choices):
-                    if self._mirrored(values):
-                        continue
-                    for asked in self._open:
-                        asked.good.clear()
-                    self._search(values)
-                    if not self._open:
-                        return set(self.broken)
-                even = not self.machine.uneven
+                even = True
+                for kept in self._kept():
+                    self.w.place(pages, witnesses, kept)
+                    self._handled = self.machine.watch()
+                    for values in product(*choices):
+                        if self._mirrored(values):
+                            continue
+                        for asked in self._open:
+                            asked.good.clear()
+                        self._search(values)
+                        if not self._open:
+                            return set(self.broken)
+                    even = even and not self.machine.uneven
         return set(self.broken)
+
+    def _kept(self) -> list[frozenset[str]]:
+        """Of which devices the caches are kept: of one after another, since nobody sees another's, and a property asks about one.
+        Of a device that asks `has` they always are. All devices run their hooks and handlers in any case."""
+        asking = set()
+        for p in self.machine.programs:
+            for n in p.nodes:
+                if any("has" in looks_in(a) for a in n.step.args):
+                    asking.add(n.step.origin.actor or p.name)
+        names = [d.name for d in self.system.devices]
+        return [frozenset({name} | asking) for name in names]
 
     def _mirrored(self, values: tuple[dict[str, int], ...]) -> bool:
         """Equal threads: one order of their parameters is enough."""

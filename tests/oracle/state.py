@@ -84,13 +84,14 @@ class Places:
         self.variables = {(d.name, v): i for i, (d, v) in enumerate((d, v) for d in system.devices for v, _ in d.variables)}
         self.system = system
 
-    def place(self, pages: tuple[int, ...], witnesses: tuple[int, ...]) -> None:
+    def place(self, pages: tuple[int, ...], witnesses: tuple[int, ...], kept: frozenset[str]) -> None:
+        """``kept``: the devices whose caches there are."""
         self.pages = {p >> 12: i for i, p in enumerate(pages)}
         self.regions = {r: i for i, r in enumerate(dict.fromkeys(p >> 21 for p in pages))}
         self.home = [self.regions[p >> 21] for p in pages]
         self.witnesses = witnesses
         self.slots = []
-        for d in self.system.devices:
+        for d in (d for d in self.system.devices if d.name in kept):
             mine: dict[str, list[int]] = {}
             for c in d.caches:
                 when = compile_expr(c.when, {}, self) if c.when is not None else None
