@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mmucheck.names.builtins import LEVEL_BITS, LEVELS
 from mmucheck.syntax.diagnostics import Span
 
 # ---- expressions
@@ -231,3 +232,14 @@ class System:
     locks: tuple[LockDecl, ...]
     protocol: str
     notes: tuple[str, ...] = field(default=())
+    levels: tuple[str, str] = LEVELS
+    """Lower and upper level of the page table; keys of mmucheck.names.builtins.LEVEL_BITS."""
+
+    @property
+    def page_bits(self) -> int:
+        """What a lower-level entry maps, as a power of two."""
+        return LEVEL_BITS[self.levels[0]]
+
+    @property
+    def region_bits(self) -> int:
+        return LEVEL_BITS[self.levels[1]]

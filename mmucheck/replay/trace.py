@@ -108,6 +108,7 @@ class _Namer:
     def show(self, state: State[int]) -> dict[str, str]:
         """Every shown thing with its value."""
         shown: dict[str, str] = {}
+        lower, upper = self.system.levels
         for region in self.layout.regions:
             kind = state[f"region.{region.name}.kind"]
             text = {0: "none", 3: "marked"}.get(kind, "")
@@ -115,13 +116,13 @@ class _Namer:
                 text = f"table {state[f'region.{region.name}.table']}"
             elif kind == PMD_HUGE:
                 text = f"huge frame {state[f'region.{region.name}.frame']} {_mode(state[f'region.{region.name}.write'])}"
-            shown[f"PMD {state[f'region.{region.name}.key']:#x}"] = text
+            shown[f"{upper} {state[f'region.{region.name}.key']:#x}"] = text
         for page in self.layout.pages:
             kind = state[f"page.{page.name}.kind"]
             text = {0: "none", 2: "marked"}.get(kind, "")
             if kind == PTE_PRESENT:
                 text = f"frame {state[f'page.{page.name}.frame']} {_mode(state[f'page.{page.name}.write'])}"
-            shown[f"PTE {state[f'page.{page.name}.key']:#x}"] = text
+            shown[f"{lower} {state[f'page.{page.name}.key']:#x}"] = text
         for what in ("frame", "table"):
             for name in sorted(self._used[what], key=int):
                 if f"{what}.{name}.refs" in state:
