@@ -10,7 +10,7 @@ import click
 from mmucheck.cli import common
 
 if TYPE_CHECKING:
-    from mmucheck.analyses.plan import Subject
+    from mmucheck.analyses.subjects import Subject
     from mmucheck.names.library import Library
 
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
            devices: tuple[str, ...], kernel: str, **options: Any) -> int:  # fmt: skip
     """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
-    from mmucheck.analyses.plan import Builder, Obligation, Subject
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.subjects import Obligation, Subject
     from mmucheck.names.loading import models_root
     from mmucheck.report import matrix as report
     from mmucheck.syntax.diagnostics import InputError, UsageError
@@ -60,7 +61,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
                 wanted[row, column] = Obligation(one, prop)
             except InputError as error:
                 cells[row, column] = error.diagnostics[0].message
-    results = common.decide(library, list(wanted.values()), settings)
+    results = common.decide(builder, list(wanted.values()), settings)
     cells |= dict(zip(wanted, results, strict=True))
     where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
     title = f"{prop}: paths of {version or 'no kernel version'} {where}"
@@ -74,7 +75,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
 
 def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
     """What all cells have in common."""
-    from mmucheck.analyses.plan import Subject
+    from mmucheck.analyses.subjects import Subject
 
     if change:
         _known("change", change, library.changes)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mmucheck.engines.concretise import scenario_of, simplest_model
-from mmucheck.engines.induction import Induction, Proof
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.machine.visibility import variables
-from mmucheck.replay.explore import SearchExhausted, Violation, search
+
+if TYPE_CHECKING:
+    from mmucheck.engines.induction import Induction, Proof
+    from mmucheck.replay.explore import Violation
 
 ROUNDS = 2
 """How often loops are followed when looking for a refutation."""
@@ -56,7 +58,7 @@ class Session:
         self.covers = {p.name: self._cover(p, self.unrolling) for p in properties}
         named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
         ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
-        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
+        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits, few=True)
         self.induction: Induction | None = None
         self._ends: str | None = None
         self._deadline = 0.0
@@ -82,6 +84,8 @@ class Session:
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_is_enough:
             if self.induction is None:
+                from mmucheck.engines.induction import Induction
+
                 self.induction = Induction(self.lowering, self.properties, self.limits)
             proof = self.induction.prove(prop, self._remaining())
             if proof.invariant is not None:
@@ -120,6 +124,9 @@ class Session:
         return None
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
+        from mmucheck.engines.concretise import scenario_of, simplest_model
+        from mmucheck.replay.explore import SearchExhausted, search
+
         model = simplest_model(self.lowering, self.queries[prop.name], model, self.limits)
         scenario = scenario_of(self.lowering, model)
         try:

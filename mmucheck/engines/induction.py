@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from mmucheck.engines.search import Search
 from mmucheck.engines.solver import Limits, Solver
@@ -21,6 +20,7 @@ from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem, Edge
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.terms import Term, postorder
+from mmucheck.records import record
 
 MAX_LEVELS = 60
 MAX_BLOCKED = 4000
@@ -31,7 +31,7 @@ Literal = tuple[int, bool]
 Cube = frozenset[Literal]
 
 
-@dataclass(frozen=True)
+@record
 class Proof:
     """``invariant``: the clauses as text, or None. ``exhausted``: the method itself gave up (not a limit of time)."""
 

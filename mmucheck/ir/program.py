@@ -6,14 +6,15 @@ their hooks inlined where callbacks are dispatched, and the properties. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from mmucheck.records import record
 from mmucheck.syntax.diagnostics import Span
 
 # ---- expressions
 
 
-@dataclass(frozen=True)
+@record
 class Const:
     """A number, or a boolean if ``kind`` is bool."""
 
@@ -21,7 +22,7 @@ class Const:
     kind: str = "number"
 
 
-@dataclass(frozen=True)
+@record
 class Local:
     """A variable of the thread, or a bound variable of a property."""
 
@@ -29,7 +30,7 @@ class Local:
     kind: str = "number"
 
 
-@dataclass(frozen=True)
+@record
 class Op:
     """``op`` is one of ! && || -> == != < <= + - * / % & | ^ ~ << >>, with C's meaning on 64-bit unsigned numbers."""
 
@@ -37,7 +38,7 @@ class Op:
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Look:
     """A look at the state: see LOOKS in mmucheck.names.builtins."""
 
@@ -45,14 +46,14 @@ class Look:
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Nondet:
     """A boolean nobody decides; ``label`` tells the places apart."""
 
     label: str
 
 
-@dataclass(frozen=True)
+@record
 class DeviceVar:
     device: str
     name: str
@@ -73,7 +74,7 @@ def subexpressions(expr: Expr) -> list[Expr]:
 # ---- steps
 
 
-@dataclass(frozen=True)
+@record
 class Frame:
     """One level of macro expansion: who was called, from where, and the C file it stands for."""
 
@@ -82,7 +83,7 @@ class Frame:
     called_at: Span
 
 
-@dataclass(frozen=True)
+@record
 class Origin:
     """Where a step comes from: its own place, the source text, the macro frames around it (outermost first), the actor
     ("" for the thread itself, else the device whose hook or handler it belongs to)."""
@@ -93,7 +94,7 @@ class Origin:
     actor: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """One atomic step. ``op`` is a primitive of the machine (mmucheck.machine.steps.STEPS) or one of
 
@@ -108,7 +109,7 @@ class Step:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Node:
     """A step and its successors: one; (taken, not taken) for a branch; (done, failed) for a partial step."""
 
@@ -116,7 +117,7 @@ class Node:
     successors: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Program:
     """``nodes[entry]`` runs first; ``exit`` is the node reached when the program is done (its step is a nop).
 
@@ -176,7 +177,7 @@ class Program:
 # ---- devices, properties, systems
 
 
-@dataclass(frozen=True)
+@record
 class CacheDecl:
     """``of`` is pages or tables; ``source`` is "", page_table or a cache of the same device; fills only while ``when``."""
 
@@ -186,7 +187,7 @@ class CacheDecl:
     when: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class LockDecl:
     """``key`` is "", address or frame; addresses in one ``granule`` (bytes) share the lock."""
 
@@ -196,7 +197,7 @@ class LockDecl:
     granule: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class DeviceDecl:
     name: str
     title: str
@@ -208,7 +209,7 @@ class DeviceDecl:
     doc: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class PropertyDecl:
     """``binders``: (name, kind) pairs; the formula is over them. ``when`` is always or finally."""
 
@@ -219,7 +220,7 @@ class PropertyDecl:
     formula: Expr
 
 
-@dataclass(frozen=True)
+@record
 class System:
     """Everything one obligation is about: the threads, the devices together on the address space, the locks."""
 

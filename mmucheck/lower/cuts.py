@@ -7,7 +7,7 @@ exit, and through places where a property may break. What no step of a loop chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mmucheck.ir.program import Local, Program, PropertyDecl, subexpressions
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
@@ -15,11 +15,12 @@ from mmucheck.lower.witness import TermState
 from mmucheck.machine.domain import BOOL, COUNT, KIND, NUMBER
 from mmucheck.machine.state import FOREIGN_KEY_FREE
 from mmucheck.machine.terms import Term, postorder
+from mmucheck.records import record
 
 MAX_ATOMS = 200
 
 
-@dataclass(frozen=True)
+@record
 class Edge:
     """Control goes from ``source`` (None: the start) to ``target`` if ``guard``; ``after`` is the state there."""
 

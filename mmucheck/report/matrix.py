@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mmucheck.analyses.run import Result
+from mmucheck.records import record
 from mmucheck.report import json as results_json
-from mmucheck.report.style import Style
+from mmucheck.report.style import WIDTH, Style
 from mmucheck.report.text import verdict_of
 
 SCHEMA = "mmucheck.matrix/1"
-WIDTH = 120
 REFUSED = "refused"
 
 
-@dataclass(frozen=True)
+@record
 class Matrix:
     """``decided`` is the property; ``cells`` by (path, device): a result, or why the combination cannot be (a registration that
     fails, say)."""
