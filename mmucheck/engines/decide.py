@@ -35,9 +35,13 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     """
     found: dict[str, Decision] = {}
     session = Session(system, list(properties), limits)
+    same: dict[tuple[object, ...], Decision] = {}
     for prop in session.properties:
         started = time.perf_counter()
-        decision = session.decide(prop)
+        meaning = (prop.when, prop.binders, prop.formula)
+        if meaning not in same:
+            same[meaning] = session.decide(prop)
+        decision = same[meaning]
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None:
             done(prop, found[prop.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import Any
@@ -71,8 +72,10 @@ class Solver:
         """
         literals = [(a, True) if isinstance(a, str) else a for a in assumptions]
         bools = [self._bool(name, sign) for name, sign in literals]
+        allowed = timeout or self._limits.timeout
         if timeout:
             self._solver.set("timeout", max(1, int(timeout * 1000)))
+        started = time.monotonic()
         result = self._solver.check(*bools)
         if result == self._z3.sat:
             return Answer("sat", model=self._model() if model else {})
@@ -81,6 +84,8 @@ class Solver:
             kept = tuple(literal for literal, b in zip(literals, bools, strict=True) if b.get_id() in core)
             return Answer("unsat", core=kept)
         reason = self._solver.reason_unknown()
+        if "canceled" in reason and allowed and time.monotonic() - started >= 0.9 * allowed:
+            reason = "timeout"
         if "interrupted" in reason or ("canceled" in reason and not self._limits.rlimit):
             raise KeyboardInterrupt
         return Answer("unknown", reason=_reason(reason))
