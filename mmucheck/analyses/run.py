@@ -41,17 +41,24 @@ Progress = Callable[[int, int, str], None]
 
 
 def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None,
-        kept: VerdictCache | None = None) -> list[Result]:  # fmt: skip
-    """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default.
+        kept: VerdictCache | None = None, traces: bool = True) -> list[Result]:  # fmt: skip
+    """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default; ``traces``: whether
+    results carry them (of refutations that are replayed either way). Subjects that come to the same are decided once.
 
     Raises InputError for a subject that cannot be put together; every subject is built before any is decided.
     """
     wanted = list(wanted)
     kept = kept or VerdictCache(None)
     found: dict[Obligation, Result] = {}
+    twins: dict[str, list[Obligation]] = {}
     for subject, group in subjects(wanted).items():
-        found |= _remembered(systems, subject, group, kept)
-    groups = subjects(o for o in wanted if o not in found)
+        known, keys = _remembered(systems, subject, group, kept)
+        found |= known
+        for obligation in group:
+            if obligation not in found and keys:
+                twins.setdefault(keys[obligation.property], []).append(obligation)
+    spared = {o for same in twins.values() for o in same[1:]}
+    groups = subjects(o for o in wanted if o not in found and o not in spared)
     if jobs > 1 and len(groups) > 1:
         _parallel(systems.library, groups, (limits, kept), min(jobs, len(groups)), progress, found)
     else:
@@ -59,19 +66,27 @@ def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: in
             if progress is not None:
                 progress(i, len(groups), str(subject))
             found |= {r.obligation: r for r in _decide(systems, subject, group, limits, kept)}
-    return [found[o] for o in wanted]
+    for first, *others in twins.values():
+        for other in others:
+            found[other] = replace(found[first], obligation=other)
+    return [found[o] if traces else replace(found[o], trace=None) for o in wanted]
 
 
-def _remembered(systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache) -> dict[Obligation, Result]:
-    """What earlier runs have decided of a subject. It is put together in any case: an error in it is never skipped."""
+def _remembered(
+    systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache
+) -> tuple[dict[Obligation, Result], dict[str, str]]:
+    """What earlier runs have decided of a subject, and the keys of its verdicts by property.
+
+    It is put together in any case: an error in it is never skipped.
+    """
     system = systems.system(subject)
     if kept.root is None:
-        return {}
+        return {}, {}
     properties = {p.name: p for p in systems.properties(subject, [o.property for o in group])}
     keys = keys_of(system, list(properties.values()))
     found = {o: kept.find(keys[o.property]) for o in group}
     scope = scope_of(subject)
-    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}
+    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}, keys
 
 
 def _decide(systems: Systems, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache) -> list[Result]:

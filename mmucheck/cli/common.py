@@ -252,8 +252,8 @@ def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
     return [o for o in wanted if not prop or o.property == prop]
 
 
-def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings) -> list[Result]:
-    """Decide, with progress on a terminal once it takes longer than a second."""
+def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> list[Result]:
+    """Decide, with progress on a terminal once it takes longer than a second. ``traces``: see run."""
     from mmucheck.analyses.run import run
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
@@ -265,7 +265,7 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings) -
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
     kept = VerdictCache.of_user(not settings.no_cache)
     with Progress(sys.stderr) as progress:
-        results = run(systems, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept)
+        results = run(systems, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept, traces)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
     return results

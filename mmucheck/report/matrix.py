@@ -53,7 +53,7 @@ def render_text(matrix: Matrix, style: Style) -> str:
         lines.append("  ".join([path.ljust(first), *cells]).rstrip())
     if wide:
         used = dict.fromkeys(matrix.verdict(p, d) for p in matrix.paths for d in matrix.devices)
-        lines += ["", ", ".join(f"{_letter(v)} {v}" for v in sorted(used)), *_legend(heads, matrix.devices)]
+        lines += ["", ", ".join(f"{_letter(v)} {v}" for v in sorted(used)), *legend(heads, matrix.devices)]
     said = dict.fromkeys(f"{d}: {c}" for (_, d), c in matrix.cells.items() if isinstance(c, str))
     said |= dict.fromkeys(f"{p} on {d}: {c.error}" for (p, d), c in matrix.cells.items() if isinstance(c, Result) and c.error)
     said |= dict.fromkeys(f"note: {n}" for c in matrix.results for n in c.notes)
@@ -70,7 +70,8 @@ def _paint(verdict: str, text: str, style: Style) -> str:
     return {"proved": style.good, "refuted": style.bad, "error": style.bad, REFUSED: style.faint}.get(verdict, style.doubtful)(text)
 
 
-def _legend(heads: Sequence[str], devices: Sequence[str]) -> list[str]:
+def legend(heads: Sequence[str], devices: Sequence[str]) -> list[str]:
+    """What the numbered columns are."""
     items = [f"{h:>2} {d}" for h, d in zip(heads, devices, strict=True)]
     width = max(map(len, items)) + 2
     each = max(1, WIDTH // width)
