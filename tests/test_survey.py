@@ -39,10 +39,10 @@ def test_every_protocol_and_change_has_a_frame_with_its_kernels_paths(library: L
 
 def test_a_registration_that_fails_is_refused_and_not_asked(library: Library) -> None:
     frame = next(f for f in frames(library) if f.protocol == "v6_6" and not f.change)
-    wanted, refused = questions(Builder(library), [frame], list(library.devices), ["no_freed_page", "sections_kept"])
+    wanted, refused = questions(Builder(library), [frame], list(library.devices), ["no_freed_page", "paired"])
     assert refused
     assert not {o.subject for o in wanted} & set(refused)
-    assert {o.subject.devices for o in wanted if o.property == "sections_kept"} == {("section_monitor",)}
+    assert {o.subject.devices for o in wanted if o.property == "paired"} == {("section_monitor",)}
 
 
 def test_subjects_that_come_to_the_same_are_decided_once(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
