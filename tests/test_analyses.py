@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mmucheck.analyses.cost import cost
-from mmucheck.analyses.plan import Builder, Subject, obligations
+from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import run
+from mmucheck.analyses.subjects import Subject
 from mmucheck.analyses.verdict_cache import VerdictCache
 from mmucheck.cli.main import main
 from mmucheck.engines.solver import Limits
@@ -36,28 +37,28 @@ def program(library: Library, path: str, change: str = "roedel_2014", side: str 
 def test_a_verdict_is_found_again_and_nothing_else_is(library: Library, tmp_path: Path) -> None:
     wanted = [o for o in obligations(library, library.specs.values()) if o.check == "harmless_before"]
     kept = VerdictCache(tmp_path)
-    first = run(library, wanted, Limits(), kept=kept)
+    first = run(Builder(library), wanted, Limits(), kept=kept)
     entries = sorted((tmp_path / "verdicts").iterdir())
     assert len(entries) == len({o.property for o in wanted})
-    again = run(library, wanted, Limits(), kept=VerdictCache(tmp_path))
+    again = run(Builder(library), wanted, Limits(), kept=VerdictCache(tmp_path))
     assert [r.decision for r in again] == [r.decision for r in first]
 
 
 def test_a_damaged_entry_is_ignored_with_a_warning(library: Library, tmp_path: Path) -> None:
     wanted = [o for o in obligations(library, library.specs.values()) if o.check == "harmless_before"]
-    run(library, wanted, Limits(), kept=VerdictCache(tmp_path))
+    run(Builder(library), wanted, Limits(), kept=VerdictCache(tmp_path))
     for entry in (tmp_path / "verdicts").iterdir():
         data = bytearray(entry.read_bytes())
         data[-1] ^= 1
         entry.write_bytes(bytes(data))
     kept = VerdictCache(tmp_path)
-    assert all(r.as_expected for r in run(library, wanted, Limits(), kept=kept))
+    assert all(r.as_expected for r in run(Builder(library), wanted, Limits(), kept=kept))
     assert kept.warnings
 
 
 def test_what_was_not_decided_is_not_kept(library: Library, tmp_path: Path) -> None:
     wanted = [o for o in obligations(library, library.specs.values()) if o.check == "kvm_before" and o.property == "no_freed_page"]
-    results = run(library, wanted, Limits(rlimit=1), kept=VerdictCache(tmp_path))
+    results = run(Builder(library), wanted, Limits(rlimit=1), kept=VerdictCache(tmp_path))
     assert [r.decision.verdict for r in results if r.decision] == ["inconclusive"]
     assert not (tmp_path / "verdicts").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmucheck.analyses.plan import obligations
+from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import run
 from mmucheck.engines.solver import Limits
 from mmucheck.names.declarations import check
@@ -50,6 +50,6 @@ def test_verdict(tmp_path: Path, name: str) -> None:
     library = load([tmp_path / "b.mmu"])
     check(library)
     wanted = [o for o in obligations(library, library.specs.values()) if o.check == name]
-    results = run(library, wanted, Limits(timeout=60))
+    results = run(Builder(library), wanted, Limits(timeout=60))
     assert [(r.obligation.property, r.as_expected) for r in results] == [(o.property, True) for o in wanted]
     assert all(bool(r.trace) == (r.obligation.expected == "refuted") for r in results)

@@ -16,8 +16,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from mmucheck.analyses.plan import Obligation, Subject
 from mmucheck.analyses.run import Result
+from mmucheck.analyses.subjects import Obligation, Subject
 from mmucheck.cli import common
 from mmucheck.cli.main import main
 from mmucheck.engines.verdicts import Decision

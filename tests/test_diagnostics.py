@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmucheck.analyses.plan import Builder, subjects
+from mmucheck.analyses.plan import Builder
+from mmucheck.analyses.subjects import subjects
 from mmucheck.cli import common
 from mmucheck.cli.main import main
 from mmucheck.report.diagnostics import render

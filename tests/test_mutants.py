@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from mmucheck.analyses.plan import Obligation, obligations
+from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import run
+from mmucheck.analyses.subjects import Obligation
 from mmucheck.engines.solver import Limits
 from mmucheck.lower import unroll
 from mmucheck.lower.unroll import Lowering
@@ -104,7 +105,7 @@ def first_notice(library: Library, wanted: list[Obligation]) -> str:
             continue
         seen.add(str(obligation.subject))
         try:
-            results = run(library, group, Limits(timeout=60))
+            results = run(Builder(library), group, Limits(timeout=60))
         except Exception as error:
             return f"{obligation.check}: {type(error).__name__}"
         for result in results:

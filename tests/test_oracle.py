@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmucheck.analyses.plan import Builder, Obligation, Subject, obligations, subjects
+from mmucheck.analyses.plan import Builder, obligations
+from mmucheck.analyses.subjects import Obligation, Subject, subjects
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
 from mmucheck.syntax.diagnostics import InputError

@@ -7,14 +7,14 @@ Counts are per registered device that listens to everything; with no device regi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mmucheck.ir.program import Program, Step
+from mmucheck.records import record
 
 Weight = Callable[[int], int]
 
 
-@dataclass(frozen=True)
+@record
 class Count:
     """Dispatches of one callback: fewest and most outside loops, most in one round of a loop (``per_round``), most of both kinds
     under a page-table or other spin lock, and most that repeat an earlier call over the same range with no entry removed or

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from mmucheck.analyses.plan import Builder, Obligation, Subject
+from mmucheck.analyses.plan import Builder
 from mmucheck.analyses.run import Progress, run
+from mmucheck.analyses.subjects import Obligation, Subject
 from mmucheck.analyses.verdict_cache import VerdictCache
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import PROVED, REFUTED
 from mmucheck.ir.program import Program
 from mmucheck.names.library import Library
+from mmucheck.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Need:
     """A hunk, a path that it touches, and per device the properties that hold with it and are refuted without it. ``undecided``:
     (device, property) pairs of which one side is neither proved nor refuted."""
@@ -54,7 +56,7 @@ def hunks_needed(
             for prop in properties:
                 wanted += [Obligation(subject, prop), Obligation(replace(subject, excepted=(hunk_name,)), prop)]
     wanted = list(dict.fromkeys(wanted))
-    verdicts = {r.obligation: r.decision.verdict if r.decision else "error" for r in run(library, wanted, limits, jobs, progress, kept)}
+    verdicts = {r.obligation: r.decision.verdict if r.decision else "error" for r in run(builder, wanted, limits, jobs, progress, kept)}
     found = [_need(hunk_name, path, whole[path], devices, properties, verdicts) for hunk_name, path in pairs]
     return [*found, *(Need(name, "", (), ()) for name in idle)]
 

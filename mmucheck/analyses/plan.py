@@ -1,11 +1,10 @@
-"""What is to be decided: the obligations a spec file states, grouped so that one lowering serves many properties."""
+"""From a library to what is to be decided: the obligations that specs state, and the systems of their subjects."""
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from mmucheck.analyses.subjects import Obligation, Subject
 from mmucheck.ir.balance import unbalanced
 from mmucheck.ir.changes import apply_change
 from mmucheck.ir.expand import Expander
@@ -13,50 +12,9 @@ from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.names.builtins import LEVELS
 from mmucheck.names.library import Library, Versioned
 from mmucheck.syntax import ast
-from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span
+from mmucheck.syntax.diagnostics import Diagnostic, InputError
 
 EXPECTED = {"proves": "proved", "refutes": "refuted", "vacuous": "vacuous"}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What runs: paths on devices under a protocol, on one side of a change or none. ``version`` of each path."""
-
-    paths: tuple[tuple[str, str], ...]
-    devices: tuple[str, ...]
-    protocol: str
-    change: str = ""
-    side: str = ""
-    excepted: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        where = f"{self.side} {self.change}" if self.change else f"under {self.protocol}"
-        left_out = f" except {', '.join(self.excepted)}" if self.excepted else ""
-        return f"{' || '.join(self.path_names)} on {' + '.join(self.devices)} {where}{left_out}"
-
-    @property
-    def path_names(self) -> tuple[str, ...]:
-        return tuple(f"{name}@{version}" if version else name for name, version in self.paths)
-
-
-@dataclass(frozen=True)
-class Obligation:
-    """One property of one subject. ``expected`` is "" where nothing was stated (a matrix); ``span`` is the check's."""
-
-    subject: Subject
-    property: str
-    expected: str = ""
-    reason: str = ""
-    spec: str = ""
-    check: str = ""
-    doc: str = ""
-    span: Span | None = None
-
-    @builtins.property
-    def target(self) -> str:
-        """How a user names it on the command line."""
-        file = self.span.file if self.span else ""
-        return f"{file}::{self.spec}::{self.check}"
 
 
 def obligations(library: Library, specs: Iterable[ast.Spec]) -> list[Obligation]:
@@ -101,23 +59,21 @@ def _subject(library: Library, paths: tuple[tuple[str, str], ...], devices: tupl
     return Subject(paths, devices, protocol, side.name, side.kind, tuple(e.name for e in side.excepted))
 
 
-def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
-    """Obligations by subject, both in the order of first appearance."""
-    groups: dict[Subject, list[Obligation]] = {}
-    for obligation in wanted:
-        groups.setdefault(obligation.subject, []).append(obligation)
-    return groups
-
-
 class Builder:
     """Builds the systems of a library's subjects; applies each change once."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
+        self._last: tuple[Subject, System] | None = None
         self._changed: dict[tuple[str, tuple[str, ...]], Library] = {}
 
     def system(self, subject: Subject) -> System:
         """The subject in the intermediate form. Raises InputError for what only shows when it is put together."""
+        if self._last is None or self._last[0] != subject:
+            self._last = subject, self._build(subject)
+        return self._last[1]
+
+    def _build(self, subject: Subject) -> System:
         expander = self._expander(subject)
         library = self._library(subject)
         self._registration(subject)

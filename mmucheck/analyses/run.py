@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mmucheck.analyses.plan import Builder, Obligation, Subject, subjects
+from mmucheck.analyses.subjects import Obligation, Subject, Systems, subjects
 from mmucheck.analyses.verdict_cache import Kept, VerdictCache, keys_of
-from mmucheck.engines.decide import decide
-from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import Decision, InternalError
-from mmucheck.names.library import Library
-from mmucheck.replay.trace import Trace, trace_of
+from mmucheck.records import record
+
+if TYPE_CHECKING:
+    from mmucheck.engines.solver import Limits
+    from mmucheck.names.library import Library
+    from mmucheck.replay.trace import Trace
 
 
-@dataclass(frozen=True)
+@record
 class Result:
     """An obligation with its decision. ``trace`` is set for a refutation; ``notes`` are about the subject; ``error`` is set
     instead of a decision when the tool contradicted itself."""
@@ -37,44 +40,60 @@ class Result:
 Progress = Callable[[int, int, str], None]
 
 
-def run(library: Library, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None,
-        kept: VerdictCache | None = None) -> list[Result]:  # fmt: skip
-    """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default.
+def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None,
+        kept: VerdictCache | None = None, traces: bool = True) -> list[Result]:  # fmt: skip
+    """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default; ``traces``: whether
+    results carry them (of refutations that are replayed either way). Subjects that come to the same are decided once.
 
     Raises InputError for a subject that cannot be put together; every subject is built before any is decided.
     """
     wanted = list(wanted)
     kept = kept or VerdictCache(None)
-    builder = Builder(library)
     found: dict[Obligation, Result] = {}
+    twins: dict[str, list[Obligation]] = {}
     for subject, group in subjects(wanted).items():
-        found |= _remembered(builder, subject, group, kept)
-    groups = subjects(o for o in wanted if o not in found)
+        known, keys = _remembered(systems, subject, group, kept)
+        found |= known
+        for obligation in group:
+            if obligation not in found and keys:
+                twins.setdefault(keys[obligation.property], []).append(obligation)
+    spared = {o for same in twins.values() for o in same[1:]}
+    groups = subjects(o for o in wanted if o not in found and o not in spared)
     if jobs > 1 and len(groups) > 1:
-        _parallel(library, groups, (limits, kept), min(jobs, len(groups)), progress, found)
+        _parallel(systems.library, groups, (limits, kept), min(jobs, len(groups)), progress, found)
     else:
         for i, (subject, group) in enumerate(groups.items()):
             if progress is not None:
                 progress(i, len(groups), str(subject))
-            found |= {r.obligation: r for r in _decide(builder, subject, group, limits, kept)}
-    return [found[o] for o in wanted]
+            found |= {r.obligation: r for r in _decide(systems, subject, group, limits, kept)}
+    for first, *others in twins.values():
+        for other in others:
+            found[other] = replace(found[first], obligation=other)
+    return [found[o] if traces else replace(found[o], trace=None) for o in wanted]
 
 
-def _remembered(builder: Builder, subject: Subject, group: list[Obligation], kept: VerdictCache) -> dict[Obligation, Result]:
-    """What earlier runs have decided of a subject. It is put together in any case: an error in it is never skipped."""
-    system = builder.system(subject)
+def _remembered(
+    systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache
+) -> tuple[dict[Obligation, Result], dict[str, str]]:
+    """What earlier runs have decided of a subject, and the keys of its verdicts by property.
+
+    It is put together in any case: an error in it is never skipped.
+    """
+    system = systems.system(subject)
     if kept.root is None:
-        return {}
-    properties = {p.name: p for p in builder.properties(subject, [o.property for o in group])}
+        return {}, {}
+    properties = {p.name: p for p in systems.properties(subject, [o.property for o in group])}
     keys = keys_of(system, list(properties.values()))
     found = {o: kept.find(keys[o.property]) for o in group}
     scope = scope_of(subject)
-    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}
+    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}, keys
 
 
-def _decide(builder: Builder, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache) -> list[Result]:
-    system = builder.system(subject)
-    properties = {p.name: p for p in builder.properties(subject, [o.property for o in group])}
+def _decide(systems: Systems, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache) -> list[Result]:
+    from mmucheck.engines.decide import decide
+
+    system = systems.system(subject)
+    properties = {p.name: p for p in systems.properties(subject, [o.property for o in group])}
     keys = keys_of(system, list(properties.values())) if kept.root is not None else {}
     known: dict[str, Kept] = {}
     scope = scope_of(subject)
@@ -83,7 +102,11 @@ def _decide(builder: Builder, subject: Subject, group: list[Obligation], limits:
     except InternalError as error:
         return [Result(o, None, scope, None, system.notes, str(error)) for o in group]
     for name, decision in decisions.items():
-        trace = trace_of(system, decision.violation) if decision.violation is not None else None
+        trace = None
+        if decision.violation is not None:
+            from mmucheck.replay.trace import trace_of
+
+            trace = trace_of(system, decision.violation)
         known[name] = (replace(decision, violation=None), trace)
         if name in keys:
             kept.keep(keys[name], *known[name])
@@ -125,17 +148,19 @@ def _parallel(
 class _Worker:
     """What a worker process keeps between tasks."""
 
-    builder: Builder
+    systems: Systems
     limits: Limits
     kept: VerdictCache
 
 
 def _start_worker(library: Library, limits: Limits, kept: VerdictCache) -> None:
-    _Worker.builder, _Worker.limits, _Worker.kept = Builder(library), limits, kept
+    from mmucheck.analyses.plan import Builder
+
+    _Worker.systems, _Worker.limits, _Worker.kept = Builder(library), limits, kept
 
 
 def _work(subject: Subject, group: list[Obligation]) -> list[Result]:
-    return _decide(_Worker.builder, subject, group, _Worker.limits, _Worker.kept)
+    return _decide(_Worker.systems, subject, group, _Worker.limits, _Worker.kept)
 
 
 def scope_of(subject: Subject) -> str:

@@ -6,14 +6,21 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
-from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.names.cache import cache_root
-from mmucheck.replay.trace import Trace
+from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
 
-Kept = tuple[Decision, Trace | None]
+if TYPE_CHECKING:
+    from mmucheck.ir.program import PropertyDecl, System
+    from mmucheck.replay.trace import Trace
+
+Kept: TypeAlias = "tuple[Decision, Trace | None]"
+
+DECIDED = (PROVED, REFUTED, VACUOUS)
+"""What may be kept: it does not depend on limits."""
 
 
 class VerdictCache:
@@ -33,32 +40,22 @@ class VerdictCache:
             return None
         path = self.root / f"{key}.pickle"
         try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        try:
-            digest, payload = data[:32], data[32:]
-            if hashlib.sha256(payload).digest() != digest:
-                raise ValueError("checksum")
-            named, decision, trace = pickle.loads(payload)
+            named, decision, trace = pickle.loads(read_sealed(path))
             if named != key or not isinstance(decision, Decision):
                 raise ValueError("wrong entry")
+        except OSError:
+            return None
         except Exception:
             self.warnings.append(f"a damaged cache entry is ignored: {path.name}")
             return None
         return decision, trace
 
     def keep(self, key: str, decision: Decision, trace: Trace | None) -> None:
-        if self.root is None or decision.verdict not in (PROVED, REFUTED, VACUOUS):
+        if self.root is None or decision.verdict not in DECIDED:
             return
         payload = pickle.dumps((key, decision, trace), protocol=5)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            import tempfile
-
-            with tempfile.NamedTemporaryFile(dir=self.root, delete=False) as stream:
-                stream.write(hashlib.sha256(payload).digest() + payload)
-            Path(stream.name).replace(self.root / f"{key}.pickle")
+            write_sealed(self.root / f"{key}.pickle", payload)
         except OSError:
             self.root = None
             self.warnings.append("the cache cannot be written; going on without it")
@@ -67,7 +64,7 @@ class VerdictCache:
 def keys_of(system: System, properties: Sequence[PropertyDecl]) -> dict[str, str]:
     """For each property the key of its verdict: the lowered form with its places, the property, the versions of the solvers and the
     tool's own source. Limits are left out: they decide whether there is a verdict, not which."""
-    common = hashlib.sha256(_tool_digest() + repr(system).encode())
+    common = hashlib.sha256(tool_digest() + repr(system).encode())
     keys: dict[str, str] = {}
     for prop in properties:
         total = common.copy()
@@ -77,13 +74,23 @@ def keys_of(system: System, properties: Sequence[PropertyDecl]) -> dict[str, str
 
 
 @cache
-def _tool_digest() -> bytes:
-    from importlib import metadata
-
+def tool_digest() -> bytes:
+    """Of the tool's own source and the versions of its solvers."""
     total = hashlib.sha256()
-    for package in ("z3-solver", "python-sat"):
-        total.update(metadata.version(package).encode())
+    for package, distribution in (("z3", "z3_solver"), ("pysat", "python_sat")):
+        total.update(_version(package, distribution).encode())
     root = Path(__file__).resolve().parent.parent
     for path in sorted(root.rglob("*.py")):
         total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return total.digest()
+
+
+def _version(package: str, distribution: str) -> str:
+    """Read off the folder that the installer left beside the package: a tenth of what importlib.metadata takes to load."""
+    found = find_spec(package)
+    for place in (found.submodule_search_locations or ()) if found is not None else ():
+        for info in sorted(Path(place).parent.glob(f"{distribution}-*.dist-info")):
+            return info.name
+    from importlib import metadata
+
+    return metadata.version(distribution.replace("_", "-"))

@@ -92,7 +92,7 @@ def _verify(home: Path, solver: str, timeout: float) -> str:
     try:
         record: dict[str, Any] = json.loads((home / "certificate.json").read_text(encoding="utf-8"))
         parsed = common.parse_target(record["target"])
-        library = common.load_files(common.files_of(parsed))
+        library = common.load_files(common.files_of(parsed), cached=False)
         wanted = [
             o
             for o in common.select(library, [parsed])

@@ -18,13 +18,11 @@ def check(targets: tuple[str, ...], name: str, quiet: bool, **options: Any) -> i
     """Decide the checks of specs and compare with what they expect."""
     settings = common.Settings(**options)
     common.check_output(settings.output)
-    parsed = [common.parse_target(t) for t in targets]
-    library = common.load_files([f for t in parsed for f in common.files_of(t)])
-    results = common.decide(library, common.select(library, parsed, name), settings)
+    digest, results = common.check_targets(targets, name, settings)
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, library.digest())
+        text = json.render(results, digest)
     else:
         from mmucheck.report import text as as_text
 

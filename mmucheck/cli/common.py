@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from mmucheck.records import record
+
 if TYPE_CHECKING:
-    from mmucheck.analyses.plan import Obligation
     from mmucheck.analyses.run import Result
+    from mmucheck.analyses.subjects import Obligation, Systems
     from mmucheck.names.library import Library
     from mmucheck.report.style import Style
 
@@ -98,7 +99,7 @@ def solving_options(command: F) -> F:
     return command
 
 
-@dataclass(frozen=True)
+@record
 class Settings:
     """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run."""
 
@@ -110,6 +111,8 @@ class Settings:
     no_cache: bool
     verbose: bool
     color: str
+    traces: bool = False
+    """Whether traces are shown of what is as expected, too."""
 
     @property
     def style(self) -> Style:
@@ -127,7 +130,7 @@ def style(color: str, terminal: bool) -> Style:
 # ---- targets
 
 
-@dataclass(frozen=True)
+@record
 class Target:
     """A file or directory, and what of it: a spec, a check, or ("") everything."""
 
@@ -160,12 +163,12 @@ def files_of(target: Target) -> list[Path]:
     return found
 
 
-def load_files(files: Sequence[Path]) -> Library:
-    """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read."""
+def load_files(files: Sequence[Path], cached: bool = True) -> Library:
+    """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read. ``cached``: see load."""
     from mmucheck.names.declarations import check
     from mmucheck.names.loading import load
 
-    library = load(list(dict.fromkeys(files)))
+    library = load(list(dict.fromkeys(files)), cached=cached)
     check(library)
     return library
 
@@ -219,10 +222,40 @@ def read_shown(name: str) -> str | None:
 # ---- running
 
 
-def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -> list[Result]:
-    """Decide, with progress on a terminal once it takes longer than a second."""
-    from mmucheck.analyses.plan import subjects
+def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> tuple[str, list[Result]]:
+    """The library's digest, and what is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run
+    if nothing has changed and nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
+    from mmucheck.analyses.finished import FinishedRun
+    from mmucheck.names.sealed import cache_root
+
+    parsed = [parse_target(t) for t in targets]
+    files = [f for t in parsed for f in files_of(t)]
+    before = FinishedRun(None if settings.no_cache else cache_root(), [*targets, "", *map(str, files), "", name, prop])
+    if settings.form == "text" and not settings.traces:
+        known = before.results()
+        if known is not None:
+            return "", known
+    from mmucheck.analyses.plan import Builder
+
+    library = load_files(files, not settings.no_cache)
+    results = decide(Builder(library), _only(select(library, parsed, name), prop), settings)
+    before.keep(library, results)
+    return library.digest(), results
+
+
+def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
+    from mmucheck.syntax.diagnostics import UsageError, suggest
+
+    stated = sorted({o.property for o in wanted})
+    if prop and prop not in stated:
+        raise UsageError(f"nothing is said on `{prop}` here; {suggest(prop, stated) or 'there is ' + ', '.join(stated)}")
+    return [o for o in wanted if not prop or o.property == prop]
+
+
+def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> list[Result]:
+    """Decide, with progress on a terminal once it takes longer than a second. ``traces``: see run."""
     from mmucheck.analyses.run import run
+    from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
     from mmucheck.engines.solver import Limits
@@ -232,7 +265,7 @@ def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
     kept = VerdictCache.of_user(not settings.no_cache)
     with Progress(sys.stderr) as progress:
-        results = run(library, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept)
+        results = run(systems, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept, traces)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
     return results
@@ -283,6 +316,8 @@ def _to_stdout(text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    import tempfile
+
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

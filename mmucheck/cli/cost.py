@@ -20,7 +20,8 @@ from mmucheck.cli import common
 def cost(files: tuple[Path, ...], protocol: str, change: str, paths: tuple[str, ...], kernel: str, form: str, output: Path | None) -> int:
     """Count the callbacks each path dispatches: fewest, most, per round of a loop, under a spin lock, doubled."""
     from mmucheck.analyses.cost import Count, cost
-    from mmucheck.analyses.plan import Builder, Subject
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.subjects import Subject
     from mmucheck.names.loading import models_root
     from mmucheck.report import cost as report
     from mmucheck.syntax.diagnostics import InputError, UsageError, suggest

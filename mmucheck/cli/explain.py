@@ -15,21 +15,13 @@ from mmucheck.cli import common
 @common.solving_options
 def explain(target: str, prop: str, **options: Any) -> int:
     """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
-    from mmucheck.syntax.diagnostics import UsageError, suggest
-
-    settings = common.Settings(**options)
+    settings = common.Settings(**options, traces=True)
     common.check_output(settings.output)
-    parsed = common.parse_target(target)
-    library = common.load_files(common.files_of(parsed))
-    wanted = common.select(library, [parsed])
-    stated = sorted({o.property for o in wanted})
-    if prop and prop not in stated:
-        raise UsageError(f"{target} says nothing on `{prop}`; {suggest(prop, stated) or 'it has ' + ', '.join(stated)}")
-    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings)
+    digest, results = common.check_targets([target], "", settings, prop)
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, library.digest())
+        text = json.render(results, digest)
     else:
         from mmucheck.report import text as as_text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -11,15 +12,28 @@ import click
 
 from mmucheck import __version__
 from mmucheck.cli import common
-from mmucheck.cli.certify import certify, verify_certificate
-from mmucheck.cli.check import check
-from mmucheck.cli.cost import cost
-from mmucheck.cli.explain import explain
-from mmucheck.cli.hunks import hunks
-from mmucheck.cli.matrix import matrix
+
+_COMMANDS = {
+    "check": "check", "explain": "explain", "matrix": "matrix", "cost": "cost", "hunks": "hunks", "certify": "certify",
+    "verify-certificate": "certify",
+}  # fmt: skip
+"""Each command's module below mmucheck.cli: only the one asked for is loaded."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"mmucheck.cli.{_COMMANDS[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mmucheck")
 def cli() -> None:
     """Decide whether Linux mmu_notifier calls stand where they must.
@@ -34,10 +48,6 @@ def cli() -> None:
     Exit codes: 0 all as expected, 1 an unexpected verdict, 2 bad input or usage,
     3 inconclusive or bounded, 4 internal error, 130 interrupted.
     """
-
-
-for _command in (check, explain, matrix, cost, hunks, certify, verify_certificate):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

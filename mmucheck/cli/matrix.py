@@ -10,7 +10,7 @@ import click
 from mmucheck.cli import common
 
 if TYPE_CHECKING:
-    from mmucheck.analyses.plan import Subject
+    from mmucheck.analyses.subjects import Subject
     from mmucheck.names.library import Library
 
 
@@ -22,26 +22,33 @@ if TYPE_CHECKING:
 @click.option("--property", "prop", default="no_freed_page", show_default=True, metavar="P", help="What is decided.")
 @click.option("--path", "paths", multiple=True, metavar="NAME", help="Only this path (repeat for more).")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device (repeat for more).")
+@click.option("--all", "everything", is_flag=True, help="All paths, devices, protocols, changes and properties.")
 @click.option("--kernel", default="", metavar="V", help="The paths' kernel version.  [default: the protocol's]")
 @common.solving_options
 def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
-           devices: tuple[str, ...], kernel: str, **options: Any) -> int:  # fmt: skip
+           devices: tuple[str, ...], everything: bool, kernel: str, **options: Any) -> int:  # fmt: skip
     """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
-    from mmucheck.analyses.plan import Builder, Obligation, Subject
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.subjects import Obligation, Subject
+    from mmucheck.analyses.survey import kernel_of
     from mmucheck.names.loading import models_root
     from mmucheck.report import matrix as report
     from mmucheck.syntax.diagnostics import InputError, UsageError
 
     if protocol and change:
         raise UsageError("name a protocol or a change, not both")
+    if everything and (protocol or change or kernel):
+        raise UsageError("--all is every protocol and every change; leave out --protocol, --change and --kernel")
     if side and not change:
         raise UsageError("--side needs --change")
     settings = common.Settings(**options)
     common.check_output(settings.output)
     roots = [common.Target(f) for f in files] or [common.Target(models_root())]
     library = common.load_files([f for t in roots for f in common.files_of(t)])
+    if everything:
+        return _everything(library, settings, paths, devices)
     subject = _frame(library, protocol, change, side or "after")
-    version = kernel or _version(library, subject)
+    version = kernel or kernel_of(library, subject.protocol)
     rows = _choose("path", paths, [v.declaration.name for v in library.paths() if v.version in (version, "")])
     _known("property", prop, library.properties)
     own = library.properties[prop].device
@@ -60,7 +67,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
                 wanted[row, column] = Obligation(one, prop)
             except InputError as error:
                 cells[row, column] = error.diagnostics[0].message
-    results = common.decide(library, list(wanted.values()), settings)
+    results = common.decide(builder, list(wanted.values()), settings)
     cells |= dict(zip(wanted, results, strict=True))
     where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
     title = f"{prop}: paths of {version or 'no kernel version'} {where}"
@@ -74,7 +81,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
 
 def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
     """What all cells have in common."""
-    from mmucheck.analyses.plan import Subject
+    from mmucheck.analyses.subjects import Subject
 
     if change:
         _known("change", change, library.changes)
@@ -85,11 +92,23 @@ def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
     return Subject((), (), protocol)
 
 
-def _version(library: Library, subject: Subject) -> str:
-    """The kernel version of the paths: the protocol's own, or that of the nearest protocol it extends which has paths."""
-    versions = {v.version for v in library.paths()}
-    names = [p.name.replace("_", ".") for p in reversed(library.protocol_chain(subject.protocol))]
-    return next((n for n in names if n in versions), "")
+def _everything(library: Library, settings: common.Settings, paths: tuple[str, ...], devices: tuple[str, ...]) -> int:
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.survey import Frame, Survey, frames, questions
+    from mmucheck.report import survey as report
+
+    for path in paths:
+        _known("path", path, {v.declaration.name for v in library.paths()})
+    asked = [f if not paths else Frame(f.protocol, f.change, f.kernel, tuple(p for p in f.paths if p[0] in paths)) for f in frames(library)]
+    asked = [f for f in asked if f.paths]
+    columns, properties = _choose("device", devices, list(library.devices)), tuple(library.properties)
+    builder = Builder(library)
+    wanted, refused = questions(builder, asked, columns, properties)
+    results = common.decide(builder, wanted, settings, traces=False)
+    survey = Survey(tuple(asked), columns, properties, refused, dict(zip(wanted, results, strict=True)))
+    text = report.render_json(survey, library.digest()) if settings.form == "json" else report.render_text(survey, settings.style)
+    common.write(text, settings.output)
+    return common.exit_code(results)
 
 
 def _known(what: str, name: str, known: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.induction import Induction, obligations
@@ -18,12 +18,13 @@ from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
+from mmucheck.records import record
 
 Clause = tuple[tuple[str, bool], ...]
 """Literals: the atom's text, and whether the clause has it as it stands (true) or negated."""
 
 
-@dataclass(frozen=True)
+@record
 class Evidence:
     """``texts``: name -> SMT-LIB script whose assertions must be unsatisfiable. ``invariant``: (line of the loop in its file, clauses)
     for each loop head, in program order; empty for a loop-free path."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mmucheck.engines.concretise import scenario_of, simplest_model
-from mmucheck.engines.induction import Induction, Proof
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Op, PropertyDecl, System
@@ -20,7 +19,10 @@ from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.machine.visibility import variables
-from mmucheck.replay.explore import SearchExhausted, Violation, search
+
+if TYPE_CHECKING:
+    from mmucheck.engines.induction import Induction, Proof
+    from mmucheck.replay.explore import Violation
 
 ROUNDS = 2
 """How often loops are followed when looking for a refutation."""
@@ -35,9 +37,13 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     found: dict[str, Decision] = {}
     wanted = list(properties)
     sessions = Sessions(system, wanted, limits)
+    same: dict[tuple[object, ...], Decision] = {}
     for prop in wanted:
         started = time.perf_counter()
-        decision = decide_one(sessions, prop)
+        meaning = (prop.when, prop.binders, prop.formula)
+        if meaning not in same:
+            same[meaning] = decide_one(sessions, prop)
+        decision = same[meaning]
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None:
             done(prop, found[prop.name])
@@ -49,12 +55,15 @@ class Sessions:
 
     def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
         self._system, self._limits = system, limits
-        self._kinds = {kind: [p for p in properties if asks_hooks(p) == kind] for kind in (True, False)}
+        self._kinds = {kind: [p for p in properties if self._kind(p) == kind] for kind in (True, False)}
         self._made: dict[bool, list[Session]] = {True: [], False: []}
+
+    def _kind(self, prop: PropertyDecl) -> bool:
+        return len(self._system.devices) > 1 and asks_hooks(prop)
 
     def of(self, prop: PropertyDecl) -> Iterator[Session]:
         """In the order of the devices."""
-        kind = asks_hooks(prop)
+        kind = self._kind(prop)
         made = self._made[kind]
         for i, part in enumerate(parts(self._system, kind)):
             if i == len(made):
@@ -92,7 +101,7 @@ class Session:
         self.covers = {p.name: self._cover(p, self.unrolling) for p in properties}
         named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
         ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
-        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits)
+        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits, few=True)
         self.induction: Induction | None = None
         self._ends: str | None = None
         self._deadline = 0.0
@@ -119,6 +128,8 @@ class Session:
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_is_enough:
             if self.induction is None:
+                from mmucheck.engines.induction import Induction
+
                 self.induction = Induction(self.lowering, self.properties, self.limits)
             proof = self.induction.prove(prop, self._remaining())
             if proof.invariant is not None:
@@ -157,6 +168,9 @@ class Session:
         return None
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
+        from mmucheck.engines.concretise import scenario_of, simplest_model
+        from mmucheck.replay.explore import SearchExhausted, search
+
         model = simplest_model(self.lowering, self.queries[prop.name], model, self.limits)
         scenario = scenario_of(self.lowering, model)
         try:

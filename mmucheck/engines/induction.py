@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from mmucheck.engines.search import Search
 from mmucheck.engines.solver import Limits, Solver
@@ -21,6 +20,7 @@ from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem, Edge
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.terms import Term, postorder
+from mmucheck.records import record
 
 MAX_LEVELS = 60
 MAX_BLOCKED = 4000
@@ -31,7 +31,7 @@ Literal = tuple[int, bool]
 Cube = frozenset[Literal]
 
 
-@dataclass(frozen=True)
+@record
 class Proof:
     """``invariant``: the clauses as text, or None. ``exhausted``: the method itself gave up (not a limit of time)."""
 
@@ -60,6 +60,7 @@ class Induction:
         self._lifts = 0
         self._bad = ""
         self.invariant: dict[int, list[Cube]] = {}
+        self._inductive: dict[int, list[Cube]] | None = None
         self._own = {
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
         }
@@ -243,11 +244,12 @@ class Induction:
             for h in self.system.heads
         }
         terms = self.clauses(self.invariant)
-        failed = check_invariant(self.system, prop, terms, self.limits)
+        failed = check_invariant(self.system, prop, terms, self.limits, self.invariant == self._inductive)
         if failed.endswith("unknown"):
             raise _GiveUp(f"the check of the invariant was not decided in time: {failed}", False)
         if failed:
             raise InternalError(f"{prop.name}: the invariant fails its check: {failed}")
+        self._inductive = self.invariant
         return tuple(repr(t) for h in self.system.heads for t in terms[h])
 
     def clauses(self, invariant: Mapping[int, Sequence[Cube]]) -> dict[int, list[Term]]:
@@ -274,10 +276,13 @@ def obligations(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list
     return found
 
 
-def check_invariant(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]], limits: Limits) -> str:
-    """Decide each obligation with a solver of its own; the name of the first that fails, or an empty string."""
+def check_invariant(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]], limits: Limits, inductive: bool) -> str:
+    """Decide each obligation with a solver of its own; the name of the first that fails, or an empty string. ``inductive``: the very
+    same invariant has passed for another property, so that only safety is left."""
     for name, assertions in obligations(system, prop, invariant):
-        answer = Solver(assertions, (), limits).check()
+        if system.terms.false in assertions or (inductive and "safe" not in name):
+            continue
+        answer = Solver(assertions, (), limits, few=True).check()
         if answer.status != "unsat":
             return f"{name} is {answer.status}"
     return ""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
+from mmucheck.records import record
 
 Literal = tuple[str, bool]
 """A named boolean and its sign."""
 
 
-@dataclass(frozen=True)
+@record
 class Limits:
     """Per query: wall time in seconds (0: none), z3 resource units (0: none; a run within them is the same on every machine)."""
 
@@ -22,7 +24,7 @@ class Limits:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Answer:
     """``status`` is sat, unsat or unknown; ``model`` by variable name when sat, ``core`` of assumptions when unsat, ``reason``
     when unknown."""
@@ -36,17 +38,18 @@ class Answer:
 class Solver:
     """An incremental solver over one set of assertions; queries are sets of named assumptions.
 
-    A name in ``named`` implies its term, one in ``defined`` is equivalent to it.
+    A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``few``: only a few questions will be asked, and
+    each is to be answered at once, without preparing for many.
     """
 
     def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits,
-                 defined: Sequence[tuple[str, Term]] = ()) -> None:  # fmt: skip
+                 defined: Sequence[tuple[str, Term]] = (), few: bool = False) -> None:  # fmt: skip
         import z3
 
         self._z3: Any = z3
         self._limits = limits
         self._context = z3.main_ctx()
-        self._solver = z3.SolverFor("QF_BV", ctx=self._context)
+        self._solver = z3.Solver(ctx=self._context) if few else z3.SolverFor("QF_BV", ctx=self._context)
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
             self._solver.set("timeout", max(1, int(limits.timeout * 1000)))
@@ -69,8 +72,10 @@ class Solver:
         """
         literals = [(a, True) if isinstance(a, str) else a for a in assumptions]
         bools = [self._bool(name, sign) for name, sign in literals]
+        allowed = timeout or self._limits.timeout
         if timeout:
             self._solver.set("timeout", max(1, int(timeout * 1000)))
+        started = time.monotonic()
         result = self._solver.check(*bools)
         if result == self._z3.sat:
             return Answer("sat", model=self._model() if model else {})
@@ -79,6 +84,8 @@ class Solver:
             kept = tuple(literal for literal, b in zip(literals, bools, strict=True) if b.get_id() in core)
             return Answer("unsat", core=kept)
         reason = self._solver.reason_unknown()
+        if "canceled" in reason and allowed and time.monotonic() - started >= 0.9 * allowed:
+            reason = "timeout"
         if "interrupted" in reason or ("canceled" in reason and not self._limits.rlimit):
             raise KeyboardInterrupt
         return Answer("unknown", reason=_reason(reason))

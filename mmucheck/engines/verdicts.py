@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mmucheck.replay.explore import Violation
+from mmucheck.records import record
+
+if TYPE_CHECKING:
+    from mmucheck.replay.explore import Violation
 
 PROVED, REFUTED, BOUNDED, INCONCLUSIVE, VACUOUS = "proved", "refuted", "bounded", "inconclusive", "vacuous"
 VERDICTS = (PROVED, REFUTED, BOUNDED, INCONCLUSIVE, VACUOUS)
@@ -14,7 +17,7 @@ class InternalError(Exception):
     """The tool contradicts itself: a refutation that does not replay, a proof that fails its check. Never a verdict."""
 
 
-@dataclass(frozen=True)
+@record
 class Decision:
     """``method``: how it was decided; ``reason``: why it is bounded, inconclusive or vacuous; ``invariant``: for an inductive
     proof, its clauses as text; ``violation`` is set exactly for refuted."""

@@ -7,7 +7,7 @@ successors known. Only loop heads are patched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from mmucheck.ir.program import (
     CacheDecl,
@@ -30,6 +30,7 @@ from mmucheck.ir.program import (
 )  # fmt: skip
 from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEPS
 from mmucheck.names.library import Library
+from mmucheck.records import record
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest
 
@@ -37,14 +38,14 @@ MAX_NODES = 20_000
 MAX_CALLS = 40
 
 
-@dataclass(frozen=True)
+@record
 class _Lock:
     name: str
     mode: str
     key: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class _Env:
     """Where we are: names in scope, macro frames, locks held by enclosing ``with``, where leaving goes."""
 

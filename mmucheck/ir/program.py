@@ -6,15 +6,16 @@ their hooks inlined where callbacks are dispatched, and the properties. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mmucheck.names.builtins import LEVEL_BITS, LEVELS
+from mmucheck.records import record
 from mmucheck.syntax.diagnostics import Span
 
 # ---- expressions
 
 
-@dataclass(frozen=True)
+@record
 class Const:
     """A number, or a boolean if ``kind`` is bool."""
 
@@ -22,7 +23,7 @@ class Const:
     kind: str = "number"
 
 
-@dataclass(frozen=True)
+@record
 class Local:
     """A variable of the thread, or a bound variable of a property."""
 
@@ -30,7 +31,7 @@ class Local:
     kind: str = "number"
 
 
-@dataclass(frozen=True)
+@record
 class Op:
     """``op`` is one of ! && || -> == != < <= + - * / % & | ^ ~ << >>, with C's meaning on 64-bit unsigned numbers."""
 
@@ -38,7 +39,7 @@ class Op:
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Look:
     """A look at the state: see LOOKS in mmucheck.names.builtins."""
 
@@ -46,14 +47,14 @@ class Look:
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Nondet:
     """A boolean nobody decides; ``label`` tells the places apart."""
 
     label: str
 
 
-@dataclass(frozen=True)
+@record
 class DeviceVar:
     device: str
     name: str
@@ -74,7 +75,7 @@ def subexpressions(expr: Expr) -> list[Expr]:
 # ---- steps
 
 
-@dataclass(frozen=True)
+@record
 class Frame:
     """One level of macro expansion: who was called, from where, and the C file it stands for."""
 
@@ -83,7 +84,7 @@ class Frame:
     called_at: Span
 
 
-@dataclass(frozen=True)
+@record
 class Origin:
     """Where a step comes from: its own place, the source text, the macro frames around it (outermost first), the actor
     ("" for the thread itself, else the device whose hook or handler it belongs to)."""
@@ -94,7 +95,7 @@ class Origin:
     actor: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """One atomic step. ``op`` is a primitive of the machine (mmucheck.machine.steps.STEPS) or one of
 
@@ -109,7 +110,7 @@ class Step:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Node:
     """A step and its successors: one; (taken, not taken) for a branch; (done, failed) for a partial step."""
 
@@ -117,7 +118,7 @@ class Node:
     successors: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Program:
     """``nodes[entry]`` runs first; ``exit`` is the node reached when the program is done (its step is a nop).
 
@@ -177,7 +178,7 @@ class Program:
 # ---- devices, properties, systems
 
 
-@dataclass(frozen=True)
+@record
 class CacheDecl:
     """``of`` is pages or tables; ``source`` is "", page_table or a cache of the same device; fills only while ``when``."""
 
@@ -187,7 +188,7 @@ class CacheDecl:
     when: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class LockDecl:
     """``key`` is "", address or frame; addresses in one ``granule`` (bytes) share the lock."""
 
@@ -197,7 +198,7 @@ class LockDecl:
     granule: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class DeviceDecl:
     """``still``: it is there for what its hooks do in the thread, and nobody asks what it holds (mmucheck.lower.mixes)."""
 
@@ -212,7 +213,7 @@ class DeviceDecl:
     still: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class PropertyDecl:
     """``binders``: (name, kind) pairs; the formula is over them. ``when`` is always or finally."""
 
@@ -223,7 +224,7 @@ class PropertyDecl:
     formula: Expr
 
 
-@dataclass(frozen=True)
+@record
 class System:
     """Everything one obligation is about: the threads, the devices together on the address space, the locks."""
 

@@ -7,7 +7,7 @@ exit, and through places where a property may break. What no step of a loop chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mmucheck.ir.program import Local, Program, PropertyDecl, subexpressions
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
@@ -15,11 +15,12 @@ from mmucheck.lower.witness import TermState
 from mmucheck.machine.domain import BOOL, COUNT, KIND, NUMBER
 from mmucheck.machine.state import FOREIGN_KEY_FREE
 from mmucheck.machine.terms import Term, postorder
+from mmucheck.records import record
 
 MAX_ATOMS = 200
 
 
-@dataclass(frozen=True)
+@record
 class Edge:
     """Control goes from ``source`` (None: the start) to ``target`` if ``guard``; ``after`` is the state there."""
 
@@ -132,6 +133,8 @@ class CutSystem:
         tallies = [v for k, v in varying.items() if v.sort == NUMBER and not k.startswith((f"{thread.name}.", "page.", "region."))]
         given = {self.lowering.state[thread.local(n)] for n, _ in thread.program.params}
         rigid_numbers = [v for v in given if v.sort == NUMBER]
+        derived = [v for k, v in state.items() if v.sort == NUMBER and k.startswith(f"{thread.name}.") and v.op not in ("const", "var")
+                   and k not in varying]  # fmt: skip
         for i, tally in enumerate(tallies):
             for other in (terms.const(0, NUMBER), terms.const(1, NUMBER), *tallies[:i]):
                 add(terms.eq(tally, other))
@@ -159,7 +162,7 @@ class CutSystem:
                 if other is not number:
                     add(terms.ult(number, other))
                     add(terms.ult(other, number))
-        for number in sorted(rigid_numbers, key=lambda t: t.index):
+        for number in sorted({*rigid_numbers, *derived}, key=lambda t: t.index):
             add(terms.ult(witness, number))
         for term in self._comparisons(head):
             add(term)

@@ -15,9 +15,10 @@ from mmucheck.machine.state import Thread, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
+from mmucheck.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """A state of the unrolled program: before ``node``, after ``rounds`` times round loops."""
 

@@ -5,8 +5,6 @@ Why this is enough: mmucheck/README.md, "One witness". This module builds the la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.machine.domain import BOOL, COUNT, FRAME, KIND, NUMBER, TABLE
 from mmucheck.machine.looks import View
@@ -26,6 +24,7 @@ from mmucheck.machine.state import (
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.names.builtins import ALIGNMENT, TASK_SIZE
+from mmucheck.records import record
 
 WITNESS = Layout(
     pages=(Slot("a", "a"), Slot("o", foreign=True)),
@@ -41,7 +40,7 @@ _LOCAL_SORTS = {"number": NUMBER, "bool": BOOL, "frame": FRAME, "table": TABLE}
 TermState = dict[str, Term]
 
 
-@dataclass(frozen=True)
+@record
 class Load:
     """A page or region without a slot is looked at, if ``happens``: it is at ``key`` and holds ``fields``."""
 

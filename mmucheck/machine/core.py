@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mmucheck.ir.program import Step, System
 from mmucheck.machine.domain import COUNT, KIND, Domain
 from mmucheck.machine.looks import Looks, View
 from mmucheck.machine.state import Layout
+from mmucheck.records import record
 
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
+@record
 class Outcome(Generic[V]):
     """``guard``: the step can happen only if this holds. ``branch``: which successor, for steps that have two."""
 

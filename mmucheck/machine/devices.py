@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 from mmucheck.ir.program import CacheDecl, Step
@@ -10,11 +9,12 @@ from mmucheck.machine.core import Core, Outcome
 from mmucheck.machine.domain import FRAME, NUMBER
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Slot, State, Thread
+from mmucheck.records import record
 
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
+@record
 class Fill:
     """A fill a device can make by itself: into ``cache`` for ``slot``; ``via`` is the paging-structure cache it walks through."""
 

@@ -9,10 +9,10 @@ stand for whatever else the path touches (``open`` is true): their content is an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mmucheck.ir.program import DeviceDecl, Program, System
+from mmucheck.records import record
 
 V = TypeVar("V")
 State = dict[str, V]
@@ -24,14 +24,14 @@ FOREIGN_KEY_FREE = (1 << 64) - 1
 """A key no page and no region has: the foreign slot is empty."""
 
 
-@dataclass(frozen=True)
+@record
 class Slot:
     name: str
     region: str = ""
     foreign: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Layout:
     """Which slots there are. ``open``: there is more than the slots show."""
 
@@ -48,7 +48,7 @@ class Layout:
         return tuple(r for r in self.regions if not r.foreign)
 
 
-@dataclass(frozen=True)
+@record
 class Thread:
     """A sequential program that runs in the system: a VMM thread or a device's handler."""
 

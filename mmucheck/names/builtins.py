@@ -5,7 +5,7 @@ To add a primitive: name it here, give its meaning in mmucheck.machine.steps, de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mmucheck.records import record
 
 KINDS = ("number", "bool", "frame", "table")
 
@@ -30,7 +30,7 @@ CONSTANTS = {"TASK_SIZE": (TASK_SIZE, "number"), "true": (1, "bool"), "false": (
              "writable": (1, "bool"), "readonly": (0, "bool")}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record
 class Signature:
     """``partial``: may fail, so it needs an ``else`` and a ``let``."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEP_PARAM_NAMES, STEPS, Signature
 from mmucheck.names.library import Library
+from mmucheck.records import record
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, Span, suggest
 
@@ -33,7 +34,7 @@ class Scope:
         return [*self.names, *(self.parent.all() if self.parent else [])]
 
 
-@dataclass(frozen=True)
+@record
 class Context:
     """What surrounds a body: the kernel version, the device it belongs to, whether it is a property's formula."""
 

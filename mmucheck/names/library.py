@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from mmucheck.records import record
 from mmucheck.syntax import ast
 
 
-@dataclass(frozen=True)
+@record
 class Versioned:
     """A path or macro with the kernel version of its file ("" if the file has none)."""
 
@@ -31,6 +33,8 @@ class Library:
     specs: dict[str, ast.Spec] = field(default_factory=dict)
     spec_files: dict[str, str] = field(default_factory=dict)
     uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    places: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    """Of each file, as it was asked for and where it really is."""
 
     def find(self, name: str, version: str) -> Versioned | None:
         """A macro or path as seen from a file of ``version``: the own version's first, then one without a version."""

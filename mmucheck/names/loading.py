@@ -8,6 +8,7 @@ from mmucheck.names.builtins import RESERVED
 from mmucheck.names.cache import recall, remember
 from mmucheck.names.library import Library, Versioned
 from mmucheck.names.qualify import qualify
+from mmucheck.names.sealed import cache_root
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, UsageError, suggest, whole_file
 from mmucheck.syntax.limits import MAX_BYTES
@@ -21,21 +22,25 @@ def models_root() -> Path:
 
 def shown_name(path: Path, root: Path | None = None) -> str:
     """A short, stable name: relative to the working directory or to the library's root, never a machine's path."""
-    real = path.resolve()
-    for anchor in (Path.cwd(), (root or models_root()).resolve().parent):
+    return _shown(path, path.resolve(), (Path.cwd(), (root or models_root()).resolve().parent))
+
+
+def _shown(path: Path, real: Path, anchors: tuple[Path, ...]) -> str:
+    for anchor in anchors:
         if real.is_relative_to(anchor):
             return real.relative_to(anchor).as_posix()
     return str(path)
 
 
-def load(paths: list[Path], root: Path | None = None) -> Library:
+def load(paths: list[Path], root: Path | None = None, cached: bool = True) -> Library:
     """Read the files and all they use.
 
-    ``root``: where ``use <...>`` looks (default: the shipped library). Raises InputError with every diagnostic, UsageError
+    ``root``: where ``use <...>`` looks (default: the shipped library); ``cached``: whether what was parsed before is taken from the
+    user's cache, and what is parsed now put there. Raises InputError with every diagnostic, UsageError
     for a file that cannot be read at all.
     """
 
-    loader = _Loader((root or models_root()).resolve())
+    loader = _Loader((root or models_root()).resolve(), cache_root() if cached else None)
     for path in paths:
         loader.visit(path, None, path.resolve().parent, ())
     if loader.diagnostics:
@@ -45,41 +50,52 @@ def load(paths: list[Path], root: Path | None = None) -> Library:
 
 
 class _Loader:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trees: Path | None) -> None:
         self.root = root
         self.library = Library()
         self.diagnostics: list[Diagnostic] = []
-        self._seen: dict[Path, str] = {}
+        self._seen: set[Path] = set()
+        self._anchors = (Path.cwd(), root.parent)
+        self._located: dict[Path, tuple[Path, str]] = {}
+        self._trees = trees
+
+    def _locate(self, path: Path) -> tuple[Path, str]:
+        """The real path and the shown name."""
+        found = self._located.get(path)
+        if found is None:
+            real = path.resolve()
+            found = self._located[path] = (real, _shown(path, real, self._anchors))
+        return found
 
     def visit(self, path: Path, at: Span | None, base: Path, chain: tuple[Path, ...]) -> None:
-        real = path.resolve()
+        real, shown = self._locate(path)
         if real in chain:
             names = " -> ".join(p.name for p in (*chain[chain.index(real) :], real))
             self._say("E102", f"files use each other in a circle: {names}", at, "move the shared part into a file of its own")
             return
         if real in self._seen:
             return
-        shown = shown_name(path, self.root)
-        self._seen[real] = shown
+        self._seen.add(real)
         text = self._read(path, at)
         if text is None:
             return
         try:
-            file = recall(text, shown)
+            file = recall(self._trees, text, shown)
             if file is None:
                 from mmucheck.syntax.parser import parse
 
-                file = parse(text, shown)
-                remember(file)
+                file = parse(text, shown, str(self._trees / "grammar.tables") if self._trees else "")
+                remember(self._trees, file)
         except InputError as error:
             self.diagnostics.extend(error.diagnostics)
             return
         for use in file.uses:
             target = self._target(use, real, base)
             if target is not None:
-                self.library.uses[shown] = (*self.library.uses.get(shown, ()), shown_name(target, self.root))
+                self.library.uses[shown] = (*self.library.uses.get(shown, ()), self._locate(target)[1])
                 self.visit(target, use.span, base if not use.system else self.root, (*chain, real))
         self.library.files[shown] = file
+        self.library.places[shown] = (path.absolute(), real)
         self._index(file)
 
     def _read(self, path: Path, at: Span | None) -> str | None:
@@ -96,7 +112,7 @@ class _Loader:
             self._say("E101", f"cannot use {path.name}: {reason}", at, near)
             return None
         if len(data) > MAX_BYTES:
-            span = whole_file(shown_name(path, self.root))
+            span = whole_file(self._locate(path)[1])
             self.diagnostics.append(
                 Diagnostic("E003", f"the file is larger than {MAX_BYTES // 1024} KiB", span, "this is hardly a model; split it if it is")
             )
@@ -104,13 +120,13 @@ class _Loader:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            self.diagnostics.append(Diagnostic("E002", "this is not a text file", whole_file(shown_name(path, self.root))))
+            self.diagnostics.append(Diagnostic("E002", "this is not a text file", whole_file(self._locate(path)[1])))
             return None
 
     def _target(self, use: ast.Use, file: Path, base: Path) -> Path | None:
         root = self.root if use.system else base
         target = (root if use.system else file.parent) / use.target
-        if not target.resolve().is_relative_to(root):
+        if not self._locate(target)[0].is_relative_to(root):
             where = "the library" if use.system else "the folder of the file being checked"
             self._say("E103", f"`use` may not leave {where}", use.span)
             return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mmucheck.ir.program import PropertyDecl, Step, System
 from mmucheck.machine.domain import Concrete
@@ -15,13 +14,14 @@ from mmucheck.machine.looks import View
 from mmucheck.machine.state import State, Thread, threads_of
 from mmucheck.machine.steps import Fill, Machine, Untracked
 from mmucheck.machine.visibility import Visibility, asks_cache
+from mmucheck.records import record
 from mmucheck.replay.world import Scenario, layout_of, start
 
 MAX_STATES = 200_000
 MAX_PAGES = 12
 
 
-@dataclass(frozen=True)
+@record
 class Event:
     """One atomic thing that happened. ``actor`` is a thread or device; ``step`` is set for steps of a program, ``action`` says
     what happened otherwise; ``before`` and ``after`` are the whole states."""
@@ -35,7 +35,7 @@ class Event:
     """For a step with two successors, which was taken: 0 or 1."""
 
 
-@dataclass(frozen=True)
+@record
 class Violation:
     """``witness``: the bound names with their values, e.g. {"d": "ats", "a": 4096, "f": 1}."""
 

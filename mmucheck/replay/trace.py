@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mmucheck.ir.program import Look, System, subexpressions
 from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import Looks
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, State
+from mmucheck.records import record
 from mmucheck.replay.explore import Event, Violation
 from mmucheck.replay.world import layout_of
 
 
-@dataclass(frozen=True)
+@record
 class Change:
     """``what``: entry, table entry, reference count or cache by its shown name; values as shown."""
 
@@ -21,7 +20,7 @@ class Change:
     after: str
 
 
-@dataclass(frozen=True)
+@record
 class TraceStep:
     """``actor``: a thread, a device, or ``others``. ``calls``: the macros around the step, outermost first. ``file`` and ``line`` of
     the step itself; ``source``: the outermost line, in the path."""
@@ -36,7 +35,7 @@ class TraceStep:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Trace:
     """``start``: what holds before the first step; ``why``: one sentence on what is broken; ``columns``: shown name of each thing
     whose state matters, in a fixed order."""

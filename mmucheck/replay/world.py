@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mmucheck.ir.program import System
 from mmucheck.machine.domain import Concrete
@@ -21,12 +21,13 @@ from mmucheck.machine.state import (
     threads_of,
 )  # fmt: skip
 from mmucheck.names.builtins import LEVEL_BITS, LEVELS, TASK_SIZE
+from mmucheck.records import record
 
 SPARE_FRAMES = 3
 """Frames (and tables) beside those of the start that an allocation may hand out."""
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """A table entry at the start. ``target``: frame, or table for an upper-level entry that links one."""
 
@@ -35,7 +36,7 @@ class Entry:
     write: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Scenario:
     """The start of a concrete run. ``pages`` and ``regions`` by page and region address; ``held``: frames (tables) with unknown
     holders; ``cached``: (device, cache, address, writable) entries present; ``witness``: the byte address a property is asked at."""

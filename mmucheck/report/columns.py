@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from mmucheck.records import record
 from mmucheck.replay.trace import Trace, TraceStep
+from mmucheck.report.style import WIDTH
 
-WIDTH = 120
 GAP = "  "
 _NARROWEST = 14
 
 
-@dataclass(frozen=True)
+@record
 class _Row:
     number: str
     source: str

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mmucheck.analyses.run import Result
+from mmucheck.records import record
 from mmucheck.report import json as results_json
-from mmucheck.report.style import Style
+from mmucheck.report.style import WIDTH, Style
 from mmucheck.report.text import verdict_of
 
 SCHEMA = "mmucheck.matrix/1"
-WIDTH = 120
 REFUSED = "refused"
 
 
-@dataclass(frozen=True)
+@record
 class Matrix:
     """``decided`` is the property; ``cells`` by (path, device): a result, or why the combination cannot be (a registration that
     fails, say)."""
@@ -54,7 +53,7 @@ def render_text(matrix: Matrix, style: Style) -> str:
         lines.append("  ".join([path.ljust(first), *cells]).rstrip())
     if wide:
         used = dict.fromkeys(matrix.verdict(p, d) for p in matrix.paths for d in matrix.devices)
-        lines += ["", ", ".join(f"{_letter(v)} {v}" for v in sorted(used)), *_legend(heads, matrix.devices)]
+        lines += ["", ", ".join(f"{_letter(v)} {v}" for v in sorted(used)), *legend(heads, matrix.devices)]
     said = dict.fromkeys(f"{d}: {c}" for (_, d), c in matrix.cells.items() if isinstance(c, str))
     said |= dict.fromkeys(f"{p} on {d}: {c.error}" for (p, d), c in matrix.cells.items() if isinstance(c, Result) and c.error)
     said |= dict.fromkeys(f"note: {n}" for c in matrix.results for n in c.notes)
@@ -71,7 +70,8 @@ def _paint(verdict: str, text: str, style: Style) -> str:
     return {"proved": style.good, "refuted": style.bad, "error": style.bad, REFUSED: style.faint}.get(verdict, style.doubtful)(text)
 
 
-def _legend(heads: Sequence[str], devices: Sequence[str]) -> list[str]:
+def legend(heads: Sequence[str], devices: Sequence[str]) -> list[str]:
+    """What the numbered columns are."""
     items = [f"{h:>2} {d}" for h, d in zip(heads, devices, strict=True)]
     width = max(map(len, items)) + 2
     each = max(1, WIDTH // width)

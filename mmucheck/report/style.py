@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mmucheck.records import record
+
+WIDTH = 120
+"""Columns that a report may use."""
 
 
-@dataclass(frozen=True)
+@record
 class Style:
     """Marks pieces of text. With ``colour`` off every method returns its text unchanged."""
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mmucheck.analyses.run import Result
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, VERDICTS
-from mmucheck.report import columns
-from mmucheck.report.style import Style
+from mmucheck.report.style import WIDTH, Style
 
 MAX_TRACES = 3
 """Traces printed for unexpected refutations in one run; the others are a command away."""
@@ -93,14 +92,16 @@ def explanation(result: Result, style: Style, verbose: bool = False, with_trace:
     name = f"{o.spec}::{o.check}: " if o.check else ""
     lines = [style.strong(f"{place}{name}{o.property}"), f"  {o.subject}"]
     if o.doc:
-        lines += textwrap.wrap(o.doc, columns.WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += textwrap.wrap(o.doc, WIDTH, initial_indent="  ", subsequent_indent="  ")
     expected = f"expected {o.expected}{f' ({o.reason})' if o.reason else ''}, found " if o.expected else ""
     lines.append(f"  {expected}{_colour(result, style)(verdict)}")
-    lines += textwrap.wrap(f"why: {why(result)}", columns.WIDTH, initial_indent="  ", subsequent_indent="       ")
+    lines += textwrap.wrap(f"why: {why(result)}", WIDTH, initial_indent="  ", subsequent_indent="       ")
     lines += [f"  note: {note}" for note in result.notes]
     if result.trace is not None:
         if with_trace:
-            table = columns.render(result.trace, o.subject.devices, verbose, columns.WIDTH - 2)
+            from mmucheck.report import columns
+
+            table = columns.render(result.trace, o.subject.devices, verbose, WIDTH - 2)
             lines += ["", *(f"  {line}".rstrip() for line in table.rstrip("\n").split("\n"))]
         else:
             lines.append(f"  the trace: mmucheck explain {o.target} --property {o.property}")
@@ -125,7 +126,7 @@ def proof(result: Result, style: Style) -> str:
     lines = [
         style.strong(f"{o.span.file}:{o.span.line}: {o.spec}::{o.check}: {o.property}" if o.span else o.property),
         f"  {o.subject}",
-        *(textwrap.wrap(o.doc, columns.WIDTH, initial_indent="  ", subsequent_indent="  ") if o.doc else []),
+        *(textwrap.wrap(o.doc, WIDTH, initial_indent="  ", subsequent_indent="  ") if o.doc else []),
         f"  {_colour(result, style)(result.decision.verdict)} by {result.decision.method}",
         f"  for {result.scope}",
         *(f"  note: {note}" for note in result.notes),

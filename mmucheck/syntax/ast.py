@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mmucheck.records import record
 from mmucheck.syntax.diagnostics import Span
 
 
-@dataclass(frozen=True)
+@record
 class Node:
     span: Span
 
@@ -15,17 +14,17 @@ class Node:
 # ---- expressions
 
 
-@dataclass(frozen=True)
+@record
 class Number(Node):
     value: int
 
 
-@dataclass(frozen=True)
+@record
 class Name(Node):
     name: str
 
 
-@dataclass(frozen=True)
+@record
 class Member(Node):
     """``d.name``: a device variable, in properties."""
 
@@ -33,20 +32,20 @@ class Member(Node):
     name: str
 
 
-@dataclass(frozen=True)
+@record
 class Unary(Node):
     op: str
     operand: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Binary(Node):
     op: str
     left: Expr
     right: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Call(Node):
     """A look, or a macro with ``=``."""
 
@@ -59,19 +58,19 @@ Expr = Number | Name | Member | Unary | Binary | Call
 # ---- statements
 
 
-@dataclass(frozen=True)
+@record
 class LockRef(Node):
     name: str
     mode: str  # "", "read" or "write"
     key: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class Block(Node):
     body: tuple[Stmt, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Let(Node):
     """``let a, b = e [else ...];`` -- the right side may be a partial step such as alloc_page()."""
 
@@ -80,32 +79,32 @@ class Let(Node):
     otherwise: Block | None
 
 
-@dataclass(frozen=True)
+@record
 class Var(Node):
     name: str
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Assign(Node):
     name: str
     op: str
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class If(Node):
     condition: Expr
     then: Block
     otherwise: Block | None
 
 
-@dataclass(frozen=True)
+@record
 class Choose(Node):
     branches: tuple[Block, ...]
 
 
-@dataclass(frozen=True)
+@record
 class For(Node):
     name: str
     start: Expr
@@ -114,60 +113,60 @@ class For(Node):
     body: Block
 
 
-@dataclass(frozen=True)
+@record
 class While(Node):
     condition: Expr | None
     body: Block
 
 
-@dataclass(frozen=True)
+@record
 class Leave(Node):
     kind: str
 
 
-@dataclass(frozen=True)
+@record
 class With(Node):
     lock: LockRef
     body: Block
 
 
-@dataclass(frozen=True)
+@record
 class Locking(Node):
     kind: str
     lock: LockRef
 
 
-@dataclass(frozen=True)
+@record
 class CallStmt(Node):
     name: str
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Dispatch(Node):
     callback: str
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Assume(Node):
     condition: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Assert(Node):
     condition: Expr
     text: str
 
 
-@dataclass(frozen=True)
+@record
 class Drop(Node):
     cache: str
     start: Expr | None
     end: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class Fill(Node):
     cache: str
     address: Expr
@@ -175,7 +174,7 @@ class Fill(Node):
     writable: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class Wait(Node):
     condition: Expr
 
@@ -188,42 +187,42 @@ Stmt = (
 # ---- declarations
 
 
-@dataclass(frozen=True)
+@record
 class Use(Node):
     target: str
     system: bool
 
 
-@dataclass(frozen=True)
+@record
 class Kernel(Node):
     version: str
 
 
-@dataclass(frozen=True)
+@record
 class Declaration(Node):
     name: str
     doc: str
 
 
-@dataclass(frozen=True)
+@record
 class Const(Declaration):
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Lock(Declaration):
     kind: str  # spinlock, mutex, rwsem
     key: str  # "", or the kind of its key
     granule: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class Param(Node):
     name: str
     kind: str
 
 
-@dataclass(frozen=True)
+@record
 class Macro(Declaration):
     params: tuple[Param, ...]
     anchor: str
@@ -231,7 +230,7 @@ class Macro(Declaration):
     value: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class Path(Declaration):
     params: tuple[Param, ...]
     anchor: str
@@ -240,19 +239,19 @@ class Path(Declaration):
     body: Block
 
 
-@dataclass(frozen=True)
+@record
 class Cache(Declaration):
     of: str  # pages, tables
     source: str  # "", page_table, or another cache
     when: Expr | None
 
 
-@dataclass(frozen=True)
+@record
 class DeviceVar(Declaration):
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Routine(Declaration):
     """A hook, a handler, or a function of a protocol."""
 
@@ -260,7 +259,7 @@ class Routine(Declaration):
     body: Block
 
 
-@dataclass(frozen=True)
+@record
 class Device(Declaration):
     title: str
     caches: tuple[Cache, ...]
@@ -270,13 +269,13 @@ class Device(Declaration):
     handlers: tuple[Routine, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Callback(Declaration):
     params: tuple[Param, ...]
     attributes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Protocol(Declaration):
     title: str
     base: str
@@ -285,7 +284,7 @@ class Protocol(Declaration):
     without: tuple[Name, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Property(Declaration):
     """``alias`` and ``device`` are set for ``property p = q on d;``, the formula for the others."""
 
@@ -297,7 +296,7 @@ class Property(Declaration):
     device: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Edit(Node):
     """``kind`` is replace, remove, before or after; ``ordinal`` 0 means every call (or the only one)."""
 
@@ -308,7 +307,7 @@ class Edit(Node):
     inserted: Block | None
 
 
-@dataclass(frozen=True)
+@record
 class QName(Node):
     """A path or macro, with the kernel version where it is needed."""
 
@@ -319,13 +318,13 @@ class QName(Node):
         return f"{self.name}@{self.version}" if self.version else self.name
 
 
-@dataclass(frozen=True)
+@record
 class Hunk(Node):
     target: QName
     edits: tuple[Edit, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Change(Declaration):
     title: str
     before: str
@@ -333,7 +332,7 @@ class Change(Declaration):
     hunks: tuple[Hunk, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Side(Node):
     """``under PROTOCOL`` or ``before|after CHANGE [except ...]``."""
 
@@ -342,14 +341,14 @@ class Side(Node):
     excepted: tuple[Name, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Verdict(Node):
     verdict: str
     properties: tuple[Name, ...]
     reason: str
 
 
-@dataclass(frozen=True)
+@record
 class Check(Declaration):
     threads: tuple[QName, ...]
     devices: tuple[tuple[Name, ...], ...]
@@ -357,13 +356,13 @@ class Check(Declaration):
     verdicts: tuple[Verdict, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Spec(Declaration):
     title: str
     checks: tuple[Check, ...]
 
 
-@dataclass(frozen=True)
+@record
 class File:
     """One parsed file. ``items`` keep their order."""
 

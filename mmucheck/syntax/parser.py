@@ -23,29 +23,29 @@ _KEYWORDS = (
 ).split()
 
 
-def parse(text: str, path: str) -> ast.File:
-    """Parse one file.
+def parse(text: str, path: str, tables: str = "") -> ast.File:
+    """Parse one file. ``tables``: a file in which the parser's tables are kept from run to run ("": nowhere).
 
     Raises InputError with every syntax error that could be told apart (the parser goes on at the next declaration).
     """
     _check_shape(text, path)
     found: list[Diagnostic] = []
     try:
-        return _build(text, path, 0)
+        return _build(text, path, 0, tables)
     except InputError as error:
         found.extend(error.diagnostics)
     for start, chunk in _declarations(text):
         try:
-            _build(chunk, path, start)
+            _build(chunk, path, start, tables)
         except InputError as error:
             found.extend(error.diagnostics)
     raise InputError(_first_per_declaration(found, text))
 
 
-def _build(text: str, path: str, line_offset: int) -> ast.File:
+def _build(text: str, path: str, line_offset: int, tables: str) -> ast.File:
     builder = TreeBuilder(path, line_offset, text)
     try:
-        file = builder.transform(_lark().parse(text))
+        file = builder.transform(_lark(tables).parse(text))
     except UnexpectedInput as error:
         raise InputError([_explain(error, path, text, line_offset)]) from None
     except VisitError as error:
@@ -57,9 +57,9 @@ def _build(text: str, path: str, line_offset: int) -> ast.File:
 
 
 @cache
-def _lark() -> Lark:
+def _lark(tables: str) -> Lark:
     grammar = resources.files("mmucheck.syntax").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True, cache=tables or False)
 
 
 def _check_shape(text: str, path: str) -> None:

@@ -1,0 +1,77 @@
+"""What is decided: obligations, grouped by subject so that one lowering serves many properties."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from mmucheck.records import record
+
+if TYPE_CHECKING:
+    from mmucheck.ir.program import PropertyDecl, System
+    from mmucheck.names.library import Library
+    from mmucheck.syntax.diagnostics import Span
+
+
+@record
+class Subject:
+    """What runs: paths on devices under a protocol, on one side of a change or none. ``version`` of each path."""
+
+    paths: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    protocol: str
+    change: str = ""
+    side: str = ""
+    excepted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f"{self.side} {self.change}" if self.change else f"under {self.protocol}"
+        left_out = f" except {', '.join(self.excepted)}" if self.excepted else ""
+        return f"{' || '.join(self.path_names)} on {' + '.join(self.devices)} {where}{left_out}"
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        return tuple(f"{name}@{version}" if version else name for name, version in self.paths)
+
+
+@record
+class Obligation:
+    """One property of one subject. ``expected`` is "" where nothing was stated (a matrix); ``span`` is the check's."""
+
+    subject: Subject
+    property: str
+    expected: str = ""
+    reason: str = ""
+    spec: str = ""
+    check: str = ""
+    doc: str = ""
+    span: Span | None = None
+
+    @builtins.property
+    def target(self) -> str:
+        """How a user names it on the command line."""
+        file = self.span.file if self.span else ""
+        return f"{file}::{self.spec}::{self.check}"
+
+
+class Systems(Protocol):
+    """Who can put subjects together."""
+
+    @builtins.property
+    def library(self) -> Library:
+        """Where they come from."""
+
+    def system(self, subject: Subject) -> System:
+        """The subject in the intermediate form. Raises InputError for what only shows when it is put together."""
+
+    def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
+        """The named properties as they are to be decided of the subject."""
+
+
+def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
+    """Obligations by subject, both in the order of first appearance."""
+    groups: dict[Subject, list[Obligation]] = {}
+    for obligation in wanted:
+        groups.setdefault(obligation.subject, []).append(obligation)
+    return groups

@@ -1,0 +1,44 @@
+"""The user's cache folder, and files in it that are what was written or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path | None:
+    """The user's cache folder for this tool, made if it is missing; None if caching is off or impossible.
+
+    ``MMUCHECK_CACHE`` names another folder, or none if it is empty.
+    """
+    named = os.environ.get("MMUCHECK_CACHE")
+    if named == "":
+        return None
+    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmucheck"
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if base.stat().st_uid != os.getuid():
+            return None
+    except (OSError, RuntimeError):
+        return None
+    return base
+
+
+def read_sealed(path: Path) -> bytes:
+    """What was written there. Raises OSError if it cannot be read, ValueError if it is not what was written."""
+    data = path.read_bytes()
+    digest, payload = data[:32], data[32:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("checksum")
+    return payload
+
+
+def write_sealed(path: Path, payload: bytes) -> None:
+    """Put the payload there with its checksum, all or nothing. Raises OSError."""
+    import tempfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+        stream.write(hashlib.sha256(payload).digest() + payload)
+    Path(stream.name).replace(path)

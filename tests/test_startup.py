@@ -1,0 +1,119 @@
+"""What makes the tool start fast must not change what it says: records, and runs that are found finished."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from mmucheck.analyses.finished import FinishedRun
+from mmucheck.cli.main import main
+from mmucheck.records import record
+
+SPEC = """use <devices/ats.mmu>;
+use <properties.mmu>;
+use <protocols/v3_17.mmu>;
+use "path.mmu";
+
+spec s "A page that nobody frees" {
+    check holds: keep on ats under v3_17 proves no_freed_page;
+}
+"""
+PATH = "path keep(addr: address) { %s }\n"
+
+
+@record
+class Point:
+    x: int
+    y: int = 2
+
+
+@record
+class Named(Point):
+    name: str = ""
+
+
+@record
+class Other:
+    x: int
+    y: int = 2
+
+
+def test_a_record_is_a_frozen_dataclass() -> None:
+    point = Point(1)
+    assert is_dataclass(point)
+    assert [f.name for f in fields(Named)] == ["x", "y", "name"]
+    assert replace(point, y=3) == Point(1, 3) == Point(y=3, x=1)
+    assert hash(Point(1)) == hash(point)
+    assert Point(1) != Other(1)
+    assert Point(1) != Named(1)
+    assert repr(Named(1, name="a")) == "Named(x=1, y=2, name='a')"
+    assert pickle.loads(pickle.dumps(point)) == point
+    with pytest.raises(FrozenInstanceError):
+        point.x = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        del point.x
+
+
+@pytest.mark.parametrize("wrong", [lambda: Point(), lambda: Point(1, 2, 3), lambda: Point(1, x=1), lambda: Point(1, z=1)])
+def test_a_record_refuses_wrong_arguments(wrong) -> None:
+    with pytest.raises(TypeError):
+        wrong()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "s.mmu").write_text(SPEC)
+    (tmp_path / "path.mmu").write_text(PATH % "let old = frame_at(addr); get_page(old); put_page(old);")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMUCHECK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def finished(project: Path) -> list[Path]:
+    return sorted((project / "cache" / "runs").glob("*"))
+
+
+def test_a_finished_run_is_found_and_says_the_same(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "s.mmu"]) == 0
+    first = capsys.readouterr().out
+    assert len(finished(project)) == 1
+    assert main(["check", "s.mmu"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_a_finished_run_is_forgotten_when_a_used_file_changes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "s.mmu"]) == 0
+    (project / "path.mmu").write_text(PATH % "get_page(nobody);")
+    assert main(["check", "s.mmu"]) == 2
+    assert "path.mmu:1" in capsys.readouterr().err
+
+
+def test_a_run_that_has_something_to_report_is_not_kept(project: Path) -> None:
+    (project / "s.mmu").write_text(SPEC.replace("proves", "refutes"))
+    assert main(["check", "s.mmu"]) == 1
+    assert finished(project) == []
+
+
+def test_a_damaged_finished_run_is_no_run(project: Path) -> None:
+    assert main(["check", "s.mmu"]) == 0
+    (entry,) = finished(project)
+    entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    assert FinishedRun(project / "cache", []).results() is None
+    assert main(["check", "s.mmu"]) == 0
+
+
+def test_no_cache_reads_and_keeps_nothing(project: Path) -> None:
+    assert main(["check", "s.mmu", "--no-cache"]) == 0
+    assert not (project / "cache").exists()
+
+
+def test_help_does_not_load_the_solver() -> None:
+    code = "import sys; from mmucheck.cli.main import main; main(['--help']); sys.exit('z3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, check=False)
+    assert done.returncode == 0
