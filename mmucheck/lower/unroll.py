@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mmucheck.ir.program import DeviceVar, Node, PropertyDecl, System, subexpressions
-from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
-from mmucheck.machine.state import Thread, threads_of
+from mmucheck.lower.witness import FreshVariables, TermState, initial, violated, witness_layout
+from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
@@ -43,8 +43,8 @@ class Lowering:
     def __init__(self, system: System, properties: Sequence[PropertyDecl] = ()) -> None:
         self.system = system
         self.terms = Terms()
-        self.machine: Machine[Term] = Machine(self.terms, system, WITNESS)
         self.threads = threads_of(system)
+        self.machine: Machine[Term] = Machine(self.terms, system, witness_layout(self.threads))
         self.chooser = FreshVariables(self.terms)
         self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
         self.handlers = tuple(t for t in self.threads if t.device)
@@ -52,6 +52,8 @@ class Lowering:
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        sources = {(d.name, c.source) for d in system.devices for c in d.caches}
+        self._handlers_feed = any(n.step.op == "fill" and n.step.names in sources for h in self.handlers for n in h.program.nodes)
         for handler in self.handlers:
             self._start_handler(handler)
 
@@ -85,6 +87,8 @@ class Lowering:
             rounds, node = key
             guard, state = self._join(waiting.pop(key))
             if node in cut and key not in started:
+                state = dict(state)
+                self.machine.forget_foreign(state)
                 result.cuts.append(Place(node, rounds, guard, state))
                 continue
             for target, after_guard, after in self._step(thread, program.nodes[node], node, rounds, guard, state, result):
@@ -134,6 +138,20 @@ class Lowering:
             may = machine.may_drop(state, holder)
             if may is not terms.false:
                 state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
+        self._fills(state)
+        for handler in self.handlers:
+            self._advance(handler, state)
+        if self._handlers_feed:
+            self._fills(state)
+
+    def _fills(self, state: TermState) -> None:
+        """What the caches may lose and take in by themselves."""
+        terms, machine, chooser = self.terms, self.machine, self.chooser
+        if self._evicts:
+            for device in self.system.devices:
+                for cache, slot, _ in cache_slots(device, machine.layout):
+                    entry = f"{device.name}.{cache}.{slot}"
+                    state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
         for fill in machine.fills():
             if fill.via and not self._upper:
                 continue
@@ -147,8 +165,6 @@ class Lowering:
             happens = terms.and_(available, chooser.boolean(label))
             for key, value in written.items():
                 state[key] = terms.ite(happens, value, state[key])
-        for handler in self.handlers:
-            self._advance(handler, state)
 
     def _start_handler(self, handler: Thread) -> None:
         """A handler that only reads device variables runs once, at the witness's address: see mmucheck/README.md."""
@@ -173,6 +189,8 @@ class Lowering:
             if state[here] is terms.false or not node.successors:
                 continue
             go = state[here]
+            if asks_cache(node.step):
+                self._fills(state)
             if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
             after = dict(state)

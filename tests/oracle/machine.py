@@ -232,7 +232,8 @@ class Machine:
             case "lock":
                 locked = self._lock(core, pid, step, args)
                 if locked is not None:
-                    yield locked, g, (), 0, ()
+                    sleeps = proc.spins and step.names[0] not in self.spinning
+                    yield locked._replace(flags=locked.flags | SLEPT) if sleeps else locked, g, (), 0, ()
             case "unlock":
                 mine = (step.names[0], self._key(step, args), step.names[1], pid)
                 yield core._replace(locks=tuple(x for x in core.locks if x != mine)), g, (), 0, ()
