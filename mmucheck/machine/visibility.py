@@ -82,7 +82,7 @@ class Visibility:
         for device in system.devices:
             for cache in device.caches:
                 if cache.source:
-                    common[device.name, cache.name] = frozenset()
+                    common[device.name, cache.name] = common[device.name, cache.source] = frozenset()
                 for expr in subexpressions(cache.when) if cache.when is not None else []:
                     if isinstance(expr, DeviceVar):
                         common[expr.device, expr.name] = frozenset()
@@ -123,6 +123,12 @@ def _asks_freed(expr: Expr) -> bool:
 def changes_upper(step: Step) -> bool:
     """Whether the step writes an upper-level entry."""
     return step.op in ("set_pmd", "clear_pmd", "set_pmd_marker", "populate_pmd")
+
+
+def changes_table(step: Step) -> bool:
+    """Whether the step writes an entry of either level."""
+    lower = ("set_pte", "clear_pte", "set_pte_marker", "wrprotect_pte", "mkwrite_pte", "wrprotect_pmd", "mkwrite_pmd")
+    return changes_upper(step) or step.op in (*lower, "fill_table", "clear_table")
 
 
 def asks_cache(step: Step) -> bool:

@@ -91,13 +91,17 @@ class Oracle:
             self._open.append(_Asked(prop, compile_expr(prop.formula, names, self.w), {}))
         self._parents: dict[Core, tuple[Core | None, str]] = {}
 
-    def run(self) -> set[str]:
-        """Search every world until every property is broken or all worlds are done. The names of the broken properties."""
+    def run(self, worlds: Sequence[tuple[int, int]] = ()) -> set[str]:
+        """Search every world until every property is broken or all worlds are done. The names of the broken properties.
+        ``worlds``: pairs of pages, in order, to be searched instead of the usual ones."""
         ops = {n.step.op for p in self.system.threads for n in p.nodes}
         pairs = [TWO_REGIONS] if ops & HUGE_STEPS or self._whole_regions() else [ONE_REGION, TWO_REGIONS]
         hooks_ask = any("has" in looks_in(a) for p in self.system.threads for n in p.nodes for a in n.step.args)
         by_page = hooks_ask or any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
         runs = [(pages, False) for pages in pairs] + ([(TWO_REGIONS, True)] if "clear_pmd" in ops else [])
+        if worlds:
+            alone = bool(ops & HUGE_STEPS)  # one tracked page in each region
+            runs = [((a, b), False) for a, b in worlds if not (alone and a // REGION == b // REGION)]
         for pages, whole in runs:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
