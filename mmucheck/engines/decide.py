@@ -86,7 +86,7 @@ class Session:
             return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
-        if self.unrolling.truncated and self.lowering.one_run_is_enough:
+        if self.unrolling.truncated and self.lowering.one_run_suffices(prop):
             if self.induction is None:
                 from mmucheck.engines.induction import Induction
 
@@ -99,8 +99,8 @@ class Session:
             return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
         if answer.status == "unknown":
             return Decision(INCONCLUSIVE, method, answer.reason)
-        if not self.lowering.one_run_is_enough:
-            return Decision(BOUNDED, method, "a handler changes device variables: one run of it was followed, not any number")
+        if not self.lowering.one_run_suffices(prop):
+            return Decision(BOUNDED, method, "runs of a handler can build on each other: one was followed, not any number")
         if proof is not None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import DeviceVar, Node, PropertyDecl, System, subexpressions
-from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
-from mmucheck.machine.state import Thread, threads_of
+from mmucheck.ir.program import DeviceVar, Local, Look, Node, PropertyDecl, System, subexpressions
+from mmucheck.lower.witness import FreshVariables, TermState, initial, violated, witness_layout
+from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
+from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, variables
+from mmucheck.machine.world import addresses
 from mmucheck.records import record
 
 
@@ -44,8 +45,8 @@ class Lowering:
     def __init__(self, system: System, properties: Sequence[PropertyDecl] = ()) -> None:
         self.system = system
         self.terms = Terms()
-        self.machine: Machine[Term] = Machine(self.terms, system, WITNESS)
         self.threads = threads_of(system)
+        self.machine: Machine[Term] = Machine(self.terms, system, witness_layout(self.threads))
         self.chooser = FreshVariables(self.terms)
         self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
         self.handlers = tuple(t for t in self.threads if t.device)
@@ -53,6 +54,8 @@ class Lowering:
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        sources = {(d.name, c.source) for d in system.devices for c in d.caches}
+        self._handlers_feed = any(n.step.op == "fill" and n.step.names in sources for h in self.handlers for n in h.program.nodes)
         for handler in self.handlers:
             self._start_handler(handler)
 
@@ -63,6 +66,10 @@ class Lowering:
         places = unrolling.exits if prop.when == "finally" else unrolling.places
         found = [(p, self.terms.and_(p.guard, violated(self.machine, prop, p.state))) for p in places]
         return [(place, term) for place, term in found if term is not self.terms.false]
+
+    def one_run_suffices(self, prop: PropertyDecl) -> bool:
+        """Whether following one run of each handler is enough for a proof of the property."""
+        return self.one_run_is_enough and len(left_by_handlers(prop, self.handlers)) <= 1
 
     # ---- running
 
@@ -86,6 +93,8 @@ class Lowering:
             rounds, node = key
             guard, state = self._join(waiting.pop(key))
             if node in cut and key not in started:
+                state = dict(state)
+                self.machine.forget_foreign(state)
                 result.cuts.append(Place(node, rounds, guard, state))
                 continue
             for target, after_guard, after in self._step(thread, program.nodes[node], node, rounds, guard, state, result):
@@ -109,7 +118,7 @@ class Lowering:
         self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
         at_exit = not node.successors
         if at_exit or self._visible(thread, index):
-            self._closure(state)
+            self._closure(state, guard)
             place = Place(index, rounds, guard, dict(state))
             result.places.append(place)
             if at_exit:
@@ -129,12 +138,26 @@ class Lowering:
 
     # ---- what may happen between two steps
 
-    def _closure(self, state: TermState) -> None:
+    def _closure(self, state: TermState, guard: Term) -> None:
         terms, machine, chooser = self.terms, self.machine, self.chooser
         for holder in machine.unknown_holders():
             may = machine.may_drop(state, holder)
             if may is not terms.false:
                 state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
+        self._fills(state)
+        for handler in self.handlers:
+            self._advance(handler, state, guard)
+        if self._handlers_feed:
+            self._fills(state)
+
+    def _fills(self, state: TermState) -> None:
+        """What the caches may lose and take in by themselves."""
+        terms, machine, chooser = self.terms, self.machine, self.chooser
+        if self._evicts:
+            for device in self.system.devices:
+                for cache, slot, _ in cache_slots(device, machine.layout):
+                    entry = f"{device.name}.{cache}.{slot}"
+                    state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
         for fill in machine.fills():
             if fill.via and not self._upper:
                 continue
@@ -148,19 +171,18 @@ class Lowering:
             happens = terms.and_(available, chooser.boolean(label))
             for key, value in written.items():
                 state[key] = terms.ite(happens, value, state[key])
-        for handler in self.handlers:
-            self._advance(handler, state)
 
     def _start_handler(self, handler: Thread) -> None:
-        """A handler that only reads device variables runs once, at the witness's address: see mmucheck/README.md."""
+        """A handler that leaves nothing behind elsewhere runs at the witness's page, any other at any page: mmucheck/README.md."""
         for index in range(len(handler.program.nodes)):
             self.state[f"{handler.name}.at.{index}"] = self.terms.false
         self.state[f"{handler.name}.at.idle"] = self.terms.true
-        for name, kind in handler.program.params:
-            if kind == "page":
-                self.state[handler.local(name)] = self.state["page.a.key"]
+        if at_own_page(handler):
+            for name, kind in handler.program.params:
+                if kind == "page":
+                    self.state[handler.local(name)] = self.state["page.a.key"]
 
-    def _advance(self, handler: Thread, state: TermState) -> None:
+    def _advance(self, handler: Thread, state: TermState, guard: Term) -> None:
         """Any number of the handler's next steps, in order."""
         terms = self.terms
         name = handler.name
@@ -174,9 +196,12 @@ class Lowering:
             if state[here] is terms.false or not node.successors:
                 continue
             go = state[here]
+            if asks_cache(node.step):
+                self._fills(state)
             if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
             after = dict(state)
+            self.chooser.guard = terms.and_(guard, go)
             outcome = self.machine.execute(after, handler, node.step, self.chooser)
             go = terms.and_(go, outcome.guard)
             if go is terms.false:
@@ -201,4 +226,27 @@ def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> b
     reading = [a for t in threads for n in t.program.nodes for a in n.step.args] + conditions
     read = {(e.device, e.name) for arg in reading for e in subexpressions(arg) if isinstance(e, DeviceVar)}
     written = {n.step.names for n in handler.program.nodes if n.step.op == "set_var"}
-    return not handler.program.back_edge_targets() and not written & read
+    maps = any(changes_table(n.step) for n in handler.program.nodes)
+    return not handler.program.back_edge_targets() and not written & read and not maps
+
+
+def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozenset[str]:
+    """What the property asks about that runs of handlers leave behind. If it is more than one thing, they may be of different runs."""
+    done = [n.step for h in handlers for n in h.program.nodes]
+    looks = {e.name for e in subexpressions(prop.formula) if isinstance(e, Look)}
+    left = {s.names[1] for s in done if s.op == "set_var"} & variables(prop.formula)
+    ops = {s.op for s in done}
+    left |= {"cached"} if "fill" in ops and any("cached" in name for name in looks) else set()
+    left |= {"assertion_failed"} & looks if "assert" in ops else set()
+    left |= {"slept_in_atomic"} & looks if ops & {"might_sleep", "lock"} else set()
+    return frozenset(left)
+
+
+def at_own_page(handler: Thread) -> bool:
+    """Whether the handler looks at and fills only the page it is started for: then the others' runs leave nothing at the witness."""
+    pages = [name for name, kind in handler.program.params if kind == "page"]
+    touched = [a for n in handler.program.nodes for a in addresses(n.step)]
+    touched += [n.step.args[0] for n in handler.program.nodes if n.step.op == "fill"]
+    asked = (e for n in handler.program.nodes for arg in n.step.args for e in subexpressions(arg))
+    touched += [e.args[1] for e in asked if isinstance(e, Look) and e.name == "has"]
+    return len(pages) == 1 and all(isinstance(a, Local) and a.name == pages[0] for a in touched)
