@@ -89,6 +89,7 @@ def solving_options(command: F) -> F:
             click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
                          help="Solver resources per obligation: the same on every machine; 0 for no limit."),
             click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
+            click.option("--strict", is_flag=True, help="Fail on what is vacuous or has dead code; list what no run takes."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
             click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
                          help="NO_COLOR is respected by auto."),
@@ -108,6 +109,7 @@ class Settings:
     timeout: float
     rlimit: int
     no_cache: bool
+    strict: bool
     verbose: bool
     color: str
 
@@ -219,8 +221,8 @@ def read_shown(name: str) -> str | None:
 # ---- running
 
 
-def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -> list[Result]:
-    """Decide, with progress on a terminal once it takes longer than a second."""
+def decide(library: Library, wanted: Sequence[Obligation], settings: Settings, thorough: bool = False) -> list[Result]:
+    """Decide, with progress on a terminal once it takes longer than a second. ``thorough``: also whether proofs need the drops."""
     from mmucheck.analyses.plan import subjects
     from mmucheck.analyses.run import run
     from mmucheck.analyses.verdict_cache import VerdictCache
@@ -230,12 +232,13 @@ def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
-    kept = VerdictCache.of_user(not settings.no_cache)
+    thorough = thorough or settings.strict
+    kept = VerdictCache.of_user(not settings.no_cache, thorough)
     with Progress(sys.stderr) as progress:
-        results = run(library, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept)
+        results = run(library, wanted, Limits(settings.timeout, settings.rlimit, thorough=thorough), jobs, progress, kept)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
-    return results
+    return [replace(r, strict=True) for r in results] if settings.strict else results
 
 
 # ---- output

@@ -25,7 +25,7 @@ def explain(target: str, prop: str, **options: Any) -> int:
     stated = sorted({o.property for o in wanted})
     if prop and prop not in stated:
         raise UsageError(f"{target} says nothing on `{prop}`; {suggest(prop, stated) or 'it has ' + ', '.join(stated)}")
-    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings)
+    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings, thorough=True)
     if settings.form == "json":
         from mmucheck.report import json
 

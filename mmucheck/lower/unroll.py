@@ -16,6 +16,9 @@ from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
 
+Act = tuple[str, str | int, int]
+"""Something that may happen: (thread, node, which successor), or (device, cache, 0) for a fill, (device, cache, 1) for an entry lost."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -29,12 +32,19 @@ class Place:
 
 @dataclass
 class Unrolling:
-    """What ``unroll`` gives: every visible place, and the terms that say what must hold at the start."""
+    """What ``unroll`` gives: every visible place, when each act is ``taken``, and ``beyond``, when control goes on where a loop was
+    left (then ``truncated`` is true)."""
 
     places: list[Place] = field(default_factory=list)
     exits: list[Place] = field(default_factory=list)
     cuts: list[Place] = field(default_factory=list)
     truncated: bool = False
+    taken: dict[Act, list[Term]] = field(default_factory=dict)
+    beyond: list[Term] = field(default_factory=list)
+
+    def take(self, act: Act, when: Term) -> None:
+        """Note a condition under which something happens."""
+        self.taken.setdefault(act, []).append(when)
 
 
 class Lowering:
@@ -91,6 +101,7 @@ class Lowering:
                 back = order[target] <= order[node]
                 if back and rounds >= bound and target not in cut:
                     result.truncated = True
+                    result.beyond.append(after_guard)
                     continue
                 waiting.setdefault((rounds + back, target), []).append((after_guard, after))
         return result
@@ -108,11 +119,12 @@ class Lowering:
         self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
         at_exit = not node.successors
         if at_exit or self._visible(thread, index):
-            self._closure(state)
+            self._closure(state, guard, result)
             place = Place(index, rounds, guard, dict(state))
             result.places.append(place)
             if at_exit:
                 result.exits.append(place)
+                result.take((thread.name, index, 0), guard)
                 return []
         self.chooser.guard = guard
         outcome = self.machine.execute(state, thread, node.step, self.chooser)
@@ -120,15 +132,18 @@ class Lowering:
         if guard is self.terms.false:
             return []
         if outcome.branch is None:
+            result.take((thread.name, index, 0), guard)
             return [(node.successors[0], guard, state)]
         taken = self.terms.and_(guard, outcome.branch)
         missed = self.terms.and_(guard, self.terms.not_(outcome.branch))
         branches = [(node.successors[0], taken, state), (node.successors[1], missed, dict(state))]
+        result.take((thread.name, index, 0), taken)
+        result.take((thread.name, index, 1), missed)
         return [b for b in branches if b[1] is not self.terms.false]
 
     # ---- what may happen between two steps
 
-    def _closure(self, state: TermState) -> None:
+    def _closure(self, state: TermState, guard: Term, result: Unrolling) -> None:
         terms, machine, chooser = self.terms, self.machine, self.chooser
         for holder in machine.unknown_holders():
             may = machine.may_drop(state, holder)
@@ -139,16 +154,19 @@ class Lowering:
                 continue
             entry = f"{fill.device}.{fill.cache.name}.{fill.slot.name}"
             if self._evicts:
-                state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
+                lost, held = chooser.boolean(f"evict.{entry}"), state[f"{entry}.valid"]
+                result.take((fill.device, fill.cache.name, 1), terms.and_(guard, held, lost))
+                state[f"{entry}.valid"] = terms.and_(held, terms.not_(lost))
             available, written = machine.fill(state, fill)
             if available is terms.false:
                 continue
             label = f"fill.{entry}" + (f".via.{fill.via}" if fill.via else "")
             happens = terms.and_(available, chooser.boolean(label))
+            result.take((fill.device, fill.cache.name, 0), terms.and_(guard, happens))
             for key, value in written.items():
                 state[key] = terms.ite(happens, value, state[key])
         for handler in self.handlers:
-            self._advance(handler, state)
+            self._advance(handler, state, guard, result)
 
     def _start_handler(self, handler: Thread) -> None:
         """A handler that only reads device variables runs once, at the witness's address: see mmucheck/README.md."""
@@ -159,7 +177,7 @@ class Lowering:
             if kind == "page":
                 self.state[handler.local(name)] = self.state["page.a.key"]
 
-    def _advance(self, handler: Thread, state: TermState) -> None:
+    def _advance(self, handler: Thread, state: TermState, guard: Term, result: Unrolling) -> None:
         """Any number of the handler's next steps, in order."""
         terms = self.terms
         name = handler.name
@@ -185,9 +203,11 @@ class Lowering:
                     state[key] = terms.ite(go, value, state[key])
             state[here] = terms.and_(state[here], terms.not_(go))
             branch = outcome.branch if outcome.branch is not None else terms.true
-            for successor, way in zip(node.successors, (branch, terms.not_(branch)), strict=False):
+            for which, (successor, way) in enumerate(zip(node.successors, (branch, terms.not_(branch)), strict=False)):
                 target = f"{name}.at.{successor}"
-                state[target] = terms.or_(state[target], terms.and_(go, way))
+                gone = terms.and_(go, way)
+                result.take((name, index, which), terms.and_(guard, gone))
+                state[target] = terms.or_(state[target], gone)
 
 
 def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
