@@ -221,8 +221,8 @@ def read_shown(name: str) -> str | None:
 # ---- running
 
 
-def decide(library: Library, wanted: Sequence[Obligation], settings: Settings, thorough: bool = False) -> list[Result]:
-    """Decide, with progress on a terminal once it takes longer than a second. ``thorough``: also whether proofs need the drops."""
+def decide(library: Library, wanted: Sequence[Obligation], settings: Settings) -> list[Result]:
+    """Decide, with progress on a terminal once it takes longer than a second."""
     from mmucheck.analyses.plan import subjects
     from mmucheck.analyses.run import run
     from mmucheck.analyses.verdict_cache import VerdictCache
@@ -232,10 +232,9 @@ def decide(library: Library, wanted: Sequence[Obligation], settings: Settings, t
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
-    thorough = thorough or settings.strict
-    kept = VerdictCache.of_user(not settings.no_cache, thorough)
+    kept = VerdictCache.of_user(not settings.no_cache, settings.strict)
     with Progress(sys.stderr) as progress:
-        results = run(library, wanted, Limits(settings.timeout, settings.rlimit, thorough=thorough), jobs, progress, kept)
+        results = run(library, wanted, Limits(settings.timeout, settings.rlimit, thorough=settings.strict), jobs, progress, kept)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
     return [replace(r, strict=True) for r in results] if settings.strict else results

@@ -15,6 +15,8 @@ from mmucheck.cli import common
 @common.solving_options
 def explain(target: str, prop: str, **options: Any) -> int:
     """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
+    from mmucheck.analyses.flush import with_flush
+    from mmucheck.engines.solver import Limits
     from mmucheck.syntax.diagnostics import UsageError, suggest
 
     settings = common.Settings(**options)
@@ -25,7 +27,8 @@ def explain(target: str, prop: str, **options: Any) -> int:
     stated = sorted({o.property for o in wanted})
     if prop and prop not in stated:
         raise UsageError(f"{target} says nothing on `{prop}`; {suggest(prop, stated) or 'it has ' + ', '.join(stated)}")
-    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings, thorough=True)
+    results = common.decide(library, [o for o in wanted if not prop or o.property == prop], settings)
+    results = with_flush(library, results, Limits(settings.timeout, settings.rlimit))
     if settings.form == "json":
         from mmucheck.report import json
 

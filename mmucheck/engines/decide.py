@@ -47,6 +47,11 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     return found
 
 
+def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | None:
+    """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
+    return Session(without_drops(system), [prop], limits).breaks(prop) if _looks_at_caches(prop) else None
+
+
 class Session:
     """One lowering and one solver shared by all properties."""
 
@@ -140,8 +145,7 @@ class Session:
         return replace(decision, needs_flush=self._needs_flush(prop)) if self.limits.thorough else decision
 
     def _needs_flush(self, prop: PropertyDecl) -> bool | None:
-        """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
-        if not any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula)):
+        if not _looks_at_caches(prop):
             return None
         if self._without_drops is None:
             self._without_drops = Session(without_drops(self.system), self.properties, self.limits)
@@ -171,6 +175,10 @@ class Session:
         return violation
 
 
+def _looks_at_caches(prop: PropertyDecl) -> bool:
+    return any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula))
+
+
 def conjuncts(formula: Expr) -> list[Expr]:
     """What a property says, taken apart: it says something where one of these does."""
     if isinstance(formula, Op) and formula.op == "&&":
@@ -191,6 +199,6 @@ def _silent(prop: PropertyDecl) -> str:
     parts = conjuncts(prop.formula)
     if any(isinstance(p, Op) and p.op == "->" for p in parts):
         return "no run comes to a state of which the property says anything"
-    said = {"slept_in_atomic": "to a step of a device that may sleep", "assertion_failed": "to an assert"}
+    said = {"slept_in_atomic": "to a step of a callback that may sleep", "assertion_failed": "to an assert"}
     missing = [f"no run comes {said[event]}" for event in map(event_of, parts) if event]
     return ", and ".join([*missing, *(f"no step sets `{name}`" for name in sorted(variables(prop.formula)))])

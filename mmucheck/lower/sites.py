@@ -51,7 +51,8 @@ def occurrences(terms: Terms, system: System, unrolling: Unrolling, event: str) 
         sleeps = step.op == "might_sleep" or (step.op == "lock" and step.names[0] in sleeping)
         return sleeps and step.origin.actor in devices
 
-    threads = threads_of(system)
+    # A handler is no callback.
+    threads = [t for t in threads_of(system) if event == "assertion_failed" or not t.device]
     acts = [(t.name, i, 0) for t in threads for i, node in enumerate(t.program.nodes) if may(node.step)]
     return terms.or_(*(when for act in acts for when in unrolling.taken.get(act, ())))
 
