@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmucheck.analyses.subjects import Obligation, Subject, Systems, subjects
 from mmucheck.analyses.verdict_cache import Kept, VerdictCache, keys_of
-from mmucheck.engines.verdicts import Decision, InternalError
+from mmucheck.engines.verdicts import PROVED, VACUOUS, Decision, InternalError
 from mmucheck.records import record
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @record
 class Result:
     """An obligation with its decision. ``trace`` is set for a refutation; ``notes`` are about the subject; ``error`` is set
-    instead of a decision when the tool contradicted itself."""
+    instead of a decision when the tool contradicted itself; ``strict``: a hollow success counts as unexpected."""
 
     obligation: Obligation
     decision: Decision | None
@@ -28,13 +28,26 @@ class Result:
     trace: Trace | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
+    strict: bool = False
 
     @property
     def as_expected(self) -> bool | None:
-        """None where nothing was expected."""
-        if self.decision is None:
+        """None where nothing was expected. A hollow success is never as expected."""
+        if self.decision is None or self.hollow:
             return False
         return self.decision.verdict == self.obligation.expected if self.obligation.expected else None
+
+    @property
+    def hollow(self) -> str:
+        """For ``strict``, why a success is none, "" if it is one: a vacuous verdict that nobody has stated, or a proof about a path
+        with statements that no run reaches."""
+        if not self.strict or self.decision is None:
+            return ""
+        if self.decision.verdict == VACUOUS and not self.obligation.expected:
+            return self.decision.reason
+        seen = self.decision.exercised if self.decision.verdict == PROVED else None
+        dead = dict.fromkeys(f"{m.file}:{m.line}" for m in (seen.missing if seen is not None else ()) if m.dead)
+        return f"no run reaches {', '.join(dead)}" if dead else ""
 
 
 Progress = Callable[[int, int, str], None]

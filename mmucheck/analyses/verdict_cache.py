@@ -24,15 +24,16 @@ DECIDED = (PROVED, REFUTED, VACUOUS)
 
 
 class VerdictCache:
-    """``warnings`` says what could not be used. Without a root nothing is kept or found."""
+    """``warnings`` says what could not be used. Without a root nothing is kept or found. Verdicts of which more was asked
+    (Limits.thorough) are kept apart."""
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root / "verdicts" if root is not None else None
+    def __init__(self, root: Path | None, thorough: bool = False) -> None:
+        self.root = root / ("thorough" if thorough else "verdicts") if root is not None else None
         self.warnings: list[str] = []
 
     @classmethod
-    def of_user(cls, enabled: bool) -> VerdictCache:
-        return cls(cache_root() if enabled else None)
+    def of_user(cls, enabled: bool, thorough: bool = False) -> VerdictCache:
+        return cls(cache_root() if enabled else None, thorough)
 
     def find(self, key: str) -> Kept | None:
         """The verdict under this very key; None if there is none or it is damaged."""

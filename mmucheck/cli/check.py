@@ -18,11 +18,12 @@ def check(targets: tuple[str, ...], name: str, quiet: bool, **options: Any) -> i
     """Decide the checks of specs and compare with what they expect."""
     settings = common.Settings(**options)
     common.check_output(settings.output)
-    digest, results = common.check_targets(targets, name, settings)
+    checked = common.check_targets(targets, name, settings)
+    results = checked.results
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, digest)
+        text = json.render(results, checked.digest)
     else:
         from mmucheck.report import text as as_text
 

@@ -90,6 +90,7 @@ def solving_options(command: F) -> F:
             click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
                          help="Solver resources per obligation: the same on every machine; 0 for no limit."),
             click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
+            click.option("--strict", is_flag=True, help="Fail on what is vacuous or has dead code; list what no run takes."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
             click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
                          help="NO_COLOR is respected by auto."),
@@ -109,6 +110,7 @@ class Settings:
     timeout: float
     rlimit: int
     no_cache: bool
+    strict: bool
     verbose: bool
     color: str
     traces: bool = False
@@ -222,25 +224,36 @@ def read_shown(name: str) -> str | None:
 # ---- running
 
 
-def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> tuple[str, list[Result]]:
-    """The library's digest, and what is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run
-    if nothing has changed and nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
+@record
+class Checked:
+    """``digest`` is the library's. Without ``systems`` the results were taken as a whole from an earlier run."""
+
+    digest: str
+    results: list[Result]
+    systems: Systems | None = None
+
+
+def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> Checked:
+    """What is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run if nothing has changed and
+    nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
     from mmucheck.analyses.finished import FinishedRun
     from mmucheck.names.sealed import cache_root
 
     parsed = [parse_target(t) for t in targets]
     files = [f for t in parsed for f in files_of(t)]
-    before = FinishedRun(None if settings.no_cache else cache_root(), [*targets, "", *map(str, files), "", name, prop])
+    strict = "strict" if settings.strict else ""
+    before = FinishedRun(None if settings.no_cache else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
     if settings.form == "text" and not settings.traces:
         known = before.results()
         if known is not None:
-            return "", known
+            return Checked("", known)
     from mmucheck.analyses.plan import Builder
 
     library = load_files(files, not settings.no_cache)
-    results = decide(Builder(library), _only(select(library, parsed, name), prop), settings)
+    builder = Builder(library)
+    results = decide(builder, _only(select(library, parsed, name), prop), settings)
     before.keep(library, results)
-    return library.digest(), results
+    return Checked(library.digest(), results, builder)
 
 
 def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
@@ -263,12 +276,13 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
-    kept = VerdictCache.of_user(not settings.no_cache)
+    kept = VerdictCache.of_user(not settings.no_cache, settings.strict)
     with Progress(sys.stderr) as progress:
-        results = run(systems, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept, traces)
+        limits = Limits(settings.timeout, settings.rlimit, thorough=settings.strict)
+        results = run(systems, wanted, limits, jobs, progress, kept, traces)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
-    return results
+    return [replace(r, strict=True) for r in results] if settings.strict else results
 
 
 # ---- output

@@ -15,13 +15,18 @@ from mmucheck.cli import common
 @common.solving_options
 def explain(target: str, prop: str, **options: Any) -> int:
     """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
+    from mmucheck.analyses.flush import with_flush
+    from mmucheck.engines.solver import Limits
+
     settings = common.Settings(**options, traces=True)
     common.check_output(settings.output)
-    digest, results = common.check_targets([target], "", settings, prop)
+    checked = common.check_targets([target], "", settings, prop)
+    assert checked.systems is not None
+    results = with_flush(checked.systems, checked.results, Limits(settings.timeout, settings.rlimit))
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, digest)
+        text = json.render(results, checked.digest)
     else:
         from mmucheck.report import text as as_text
 

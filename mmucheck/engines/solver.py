@@ -17,11 +17,13 @@ Literal = tuple[str, bool]
 
 @record
 class Limits:
-    """Per query: wall time in seconds (0: none), z3 resource units (0: none; a run within them is the same on every machine)."""
+    """Per query: wall time in seconds (0: none), z3 resource units (0: none; a run within them is the same on every machine).
+    ``thorough``: of every proof it is also asked whether it would fail if the devices dropped nothing."""
 
     timeout: float = 0.0
     rlimit: int = 0
     seed: int = 0
+    thorough: bool = False
 
 
 @record

@@ -91,7 +91,7 @@ class Expander:
     def device(self, device: ast.Device) -> DeviceDecl:
         env = _Env({}, "", actor=device.name, device=device)
         caches = tuple(
-            CacheDecl(c.name, c.of, c.source, self._pure(c.when, env) if c.when is not None else None) for c in device.caches
+            CacheDecl(c.name, c.of, c.source, self._pure(c.when, env) if c.when is not None else None, c.span) for c in device.caches
         )
         variables = tuple((v.name, self._pure(v.value, _Env({}, ""))) for v in device.variables)
         locks = tuple(self.lock(lock, f"{device.name}.") for lock in device.locks)

@@ -6,7 +6,7 @@ their hooks inlined where callbacks are dispatched, and the properties. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 
 from mmucheck.records import record
 from mmucheck.syntax.diagnostics import Span
@@ -185,6 +185,7 @@ class CacheDecl:
     of: str
     source: str
     when: Expr | None
+    span: Span | None = None
 
 
 @record
@@ -229,3 +230,20 @@ class System:
     locks: tuple[LockDecl, ...]
     protocol: str
     notes: tuple[str, ...] = field(default=())
+
+    def variables_set(self) -> frozenset[str]:
+        """Names of device variables that some step sets."""
+        programs = (*self.threads, *(h for d in self.devices for h in d.handlers))
+        return frozenset(node.step.names[1] for p in programs for node in p.nodes if node.step.op == "set_var")
+
+
+def without_drops(system: System) -> System:
+    """The same system with devices that drop nothing: what becomes of a claim then shows whether it needed them to."""
+
+    def idle(program: Program) -> Program:
+        return replace(program, nodes=tuple(
+            replace(n, step=replace(n.step, op="nop", args=(), names=())) if n.step.op == "drop" else n for n in program.nodes
+        ))  # fmt: skip
+
+    devices = tuple(replace(d, handlers=tuple(map(idle, d.handlers))) for d in system.devices)
+    return replace(system, threads=tuple(map(idle, system.threads)), devices=devices)

@@ -18,6 +18,9 @@ from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, c
 from mmucheck.machine.world import addresses
 from mmucheck.records import record
 
+Act = tuple[str, str | int, int]
+"""Something that may happen: (thread, node, which successor), or (device, cache, 0) for a fill, (device, cache, 1) for an entry lost."""
+
 
 @record
 class Place:
@@ -31,12 +34,19 @@ class Place:
 
 @dataclass
 class Unrolling:
-    """What ``unroll`` gives: every visible place, and the terms that say what must hold at the start."""
+    """What ``unroll`` gives: every visible place, when each act is ``taken``, and ``beyond``, when control goes on where a loop was
+    left (then ``truncated`` is true)."""
 
     places: list[Place] = field(default_factory=list)
     exits: list[Place] = field(default_factory=list)
     cuts: list[Place] = field(default_factory=list)
     truncated: bool = False
+    taken: dict[Act, list[Term]] = field(default_factory=dict)
+    beyond: list[Term] = field(default_factory=list)
+
+    def take(self, act: Act, when: Term) -> None:
+        """Note a condition under which something happens."""
+        self.taken.setdefault(act, []).append(when)
 
 
 class Lowering:
@@ -101,6 +111,7 @@ class Lowering:
                 back = order[target] <= order[node]
                 if back and rounds >= bound and target not in cut:
                     result.truncated = True
+                    result.beyond.append(after_guard)
                     continue
                 waiting.setdefault((rounds + back, target), []).append((after_guard, after))
         return result
@@ -118,11 +129,12 @@ class Lowering:
         self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
         at_exit = not node.successors
         if at_exit or self._visible(thread, index):
-            self._closure(state, guard)
+            self._closure(state, guard, result)
             place = Place(index, rounds, guard, dict(state))
             result.places.append(place)
             if at_exit:
                 result.exits.append(place)
+                result.take((thread.name, index, 0), guard)
                 return []
         self.chooser.guard = guard
         outcome = self.machine.execute(state, thread, node.step, self.chooser)
@@ -130,45 +142,49 @@ class Lowering:
         if guard is self.terms.false:
             return []
         if outcome.branch is None:
+            result.take((thread.name, index, 0), guard)
             return [(node.successors[0], guard, state)]
         taken = self.terms.and_(guard, outcome.branch)
         missed = self.terms.and_(guard, self.terms.not_(outcome.branch))
         branches = [(node.successors[0], taken, state), (node.successors[1], missed, dict(state))]
+        result.take((thread.name, index, 0), taken)
+        result.take((thread.name, index, 1), missed)
         return [b for b in branches if b[1] is not self.terms.false]
 
     # ---- what may happen between two steps
 
-    def _closure(self, state: TermState, guard: Term) -> None:
+    def _closure(self, state: TermState, guard: Term, result: Unrolling) -> None:
         terms, machine, chooser = self.terms, self.machine, self.chooser
         for holder in machine.unknown_holders():
             may = machine.may_drop(state, holder)
             if may is not terms.false:
                 state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
-        self._fills(state)
+        self._fills(state, guard, result)
         for handler in self.handlers:
-            self._advance(handler, state, guard)
+            self._advance(handler, state, guard, result)
         if self._handlers_feed:
-            self._fills(state)
+            self._fills(state, guard, result)
 
-    def _fills(self, state: TermState) -> None:
+    def _fills(self, state: TermState, guard: Term, result: Unrolling) -> None:
         """What the caches may lose and take in by themselves."""
         terms, machine, chooser = self.terms, self.machine, self.chooser
         if self._evicts:
             for device in self.system.devices:
                 for cache, slot, _ in cache_slots(device, machine.layout):
                     entry = f"{device.name}.{cache}.{slot}"
-                    state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
+                    lost, held = chooser.boolean(f"evict.{entry}"), state[f"{entry}.valid"]
+                    result.take((device.name, cache, 1), terms.and_(guard, held, lost))
+                    state[f"{entry}.valid"] = terms.and_(held, terms.not_(lost))
         for fill in machine.fills():
             if fill.via and not self._upper:
                 continue
             entry = f"{fill.device}.{fill.cache.name}.{fill.slot.name}"
-            if self._evicts:
-                state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
             available, written = machine.fill(state, fill)
             if available is terms.false:
                 continue
             label = f"fill.{entry}" + (f".via.{fill.via}" if fill.via else "")
             happens = terms.and_(available, chooser.boolean(label))
+            result.take((fill.device, fill.cache.name, 0), terms.and_(guard, happens))
             for key, value in written.items():
                 state[key] = terms.ite(happens, value, state[key])
 
@@ -182,7 +198,7 @@ class Lowering:
                 if kind == "page":
                     self.state[handler.local(name)] = self.state["page.a.key"]
 
-    def _advance(self, handler: Thread, state: TermState, guard: Term) -> None:
+    def _advance(self, handler: Thread, state: TermState, guard: Term, result: Unrolling) -> None:
         """Any number of the handler's next steps, in order."""
         terms = self.terms
         name = handler.name
@@ -197,7 +213,7 @@ class Lowering:
                 continue
             go = state[here]
             if asks_cache(node.step):
-                self._fills(state)
+                self._fills(state, guard, result)
             if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
             after = dict(state)
@@ -211,9 +227,11 @@ class Lowering:
                     state[key] = terms.ite(go, value, state[key])
             state[here] = terms.and_(state[here], terms.not_(go))
             branch = outcome.branch if outcome.branch is not None else terms.true
-            for successor, way in zip(node.successors, (branch, terms.not_(branch)), strict=False):
+            for which, (successor, way) in enumerate(zip(node.successors, (branch, terms.not_(branch)), strict=False)):
                 target = f"{name}.at.{successor}"
-                state[target] = terms.or_(state[target], terms.and_(go, way))
+                gone = terms.and_(go, way)
+                result.take((name, index, which), terms.and_(guard, gone))
+                state[target] = terms.or_(state[target], gone)
 
 
 def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
