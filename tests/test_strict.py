@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from mmucheck.analyses.plan import obligations
+from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import Result, run
 from mmucheck.analyses.verdict_cache import VerdictCache
 from mmucheck.cli.main import main
@@ -77,7 +77,7 @@ def results(tmp_path: Path, body: str, thorough: bool = False) -> dict[str, Resu
     library = load([tmp_path / "s.mmu"])
     check(library)
     wanted = obligations(library, library.specs.values())
-    return {f"{r.obligation.check}.{r.obligation.property}": r for r in run(library, wanted, Limits(timeout=60, thorough=thorough))}
+    return {f"{r.obligation.check}.{r.obligation.property}": r for r in run(Builder(library), wanted, Limits(timeout=60, thorough=thorough))}
 
 
 def decided(tmp_path: Path, body: str, thorough: bool = False) -> Result:
@@ -141,7 +141,7 @@ def test_fills_are_device_actions(tmp_path: Path) -> None:
     (tmp_path / "s.mmu").write_text(text)
     library = load([tmp_path / "s.mmu"])
     check(library)
-    (found,) = run(library, obligations(library, library.specs.values()), Limits(timeout=60))
+    (found,) = run(Builder(library), obligations(library, library.specs.values()), Limits(timeout=60))
     assert [m.what for m in found.decision.exercised.missing] == ["fills b"]
 
 
@@ -217,7 +217,7 @@ def test_kept_apart(tmp_path: Path) -> None:
     check(library)
     wanted = obligations(library, library.specs.values())
     for thorough, said in ((False, None), (True, True), (False, None), (True, True)):
-        (found,) = run(library, wanted, Limits(timeout=60, thorough=thorough), kept=VerdictCache(tmp_path / "kept", thorough))
+        (found,) = run(Builder(library), wanted, Limits(timeout=60, thorough=thorough), kept=VerdictCache(tmp_path / "kept", thorough))
         assert found.decision.needs_flush is said
         assert found.decision.exercised.missing == ()
 
