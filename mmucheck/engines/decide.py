@@ -107,11 +107,7 @@ class Session:
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_suffices(prop):
-            if self.induction is None:
-                from mmucheck.engines.induction import Induction
-
-                self.induction = Induction(self.lowering, self.properties, self.limits)
-            proof = self.induction.prove(prop, self._remaining())
+            proof = self._prove(prop)
             if proof.invariant is not None:
                 return self._proved(prop, Decision(PROVED, "induction", invariant=proof.invariant))
         answer = self._ask(f"bad.{prop.name}", model=True)
@@ -163,13 +159,18 @@ class Session:
         """Whether some run of the witness world breaks the property, not replayed; None if that was not decided."""
         self._deadline = time.monotonic() + self.limits.timeout
         answer = self._ask(f"bad.{prop.name}")
-        if answer.status != "unsat" or not self.lowering.one_run_is_enough:
+        if answer.status != "unsat" or not self.lowering.one_run_suffices(prop):
             return True if answer.status == "sat" else None
         if not self.unrolling.truncated:
             return False
+        return None if self._prove(prop).invariant is None else False
+
+    def _prove(self, prop: PropertyDecl) -> Proof:
         if self.induction is None:
+            from mmucheck.engines.induction import Induction
+
             self.induction = Induction(self.lowering, self.properties, self.limits)
-        return None if self.induction.prove(prop, self._remaining()).invariant is None else False
+        return self.induction.prove(prop, self._remaining())
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
         from mmucheck.engines.concretise import scenario_of, simplest_model
