@@ -129,7 +129,7 @@ def test_loops_claim_only_what_was_seen(tmp_path: Path) -> None:
     assert decision.verdict == "proved"
     missing = [m for m in decision.exercised.missing if m.line == line_of("if (p >= end)")]
     assert {m.what for m in missing} == {"if (p >= end): yes", "flush_tlb_page()", "addr = p"}
-    assert {m.why for m in decision.exercised.missing} == {"not seen within 2 rounds of each loop"}
+    assert {m.why for m in decision.exercised.missing} == {"not seen within 2 rounds of the loops"}
     assert not any(m.dead for m in decision.exercised.missing)
 
 

@@ -61,7 +61,7 @@ class Exercise:
     def _why(self, complete: bool, undecided: bool) -> str:
         if undecided:
             return "not decided within the limits"
-        return "unreachable" if complete else f"not seen within {self._rounds} rounds of each loop"
+        return "unreachable" if complete else f"not seen within {self._rounds} rounds of the loops"
 
     def _taken(self, solver: Solver, timeout: float) -> tuple[set[str], set[str]]:
         """(names of conditions that some run meets, names of those not decided)."""
