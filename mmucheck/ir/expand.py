@@ -36,6 +36,10 @@ from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest
 
 MAX_NODES = 20_000
 MAX_CALLS = 40
+MAX_EXPANSIONS = 100_000
+"""Macros and callbacks expanded for one program, whether or not steps come of them."""
+MAX_PARTS = 5_000
+"""Of one expression, after macros."""
 
 
 @record
@@ -74,6 +78,9 @@ class Expander:
         self._locals: dict[str, str] = {}
         self._mutable: set[str] = set()
         self._labels = 0
+        self._expansions = 0
+        self._parts: dict[int, tuple[Expr, int]] = {}
+        self._consts: dict[str, Expr | None] = {}
 
     # ---- entry points
 
@@ -113,7 +120,7 @@ class Expander:
     # ---- programs
 
     def _begin(self, params: Sequence[ast.Param]) -> tuple[dict[str, Expr], tuple[tuple[str, str], ...]]:
-        self._nodes, self._locals, self._mutable, self._labels = [], {}, set(), 0
+        self._nodes, self._locals, self._mutable, self._labels, self._expansions, self._parts = [], {}, set(), 0, 0, {}
         names: dict[str, Expr] = {}
         for param in params:
             kind = PARAM_KINDS[param.kind]
@@ -138,6 +145,33 @@ class Expander:
             raise InputError([Diagnostic("E311", message, step.origin.span, "the macros it calls multiply")])
         self._nodes.append(Node(step, successors))
         return len(self._nodes) - 1
+
+    def _expanded(self, span: Span) -> None:
+        self._expansions += 1
+        if self._expansions > MAX_EXPANSIONS:
+            message = f"expands more than {MAX_EXPANSIONS} macros"
+            raise InputError([Diagnostic("E311", message, span, "the macros it calls multiply")])
+
+    def _measured(self, value: Expr, parts: Sequence[Expr], span: Span) -> Expr:
+        """The value, its size noted: parts that are shared count each time they occur, since what reads an expression reads a tree."""
+        if isinstance(value, Const):
+            return value
+        size = 1 + sum(self._parts.get(id(p), (p, 1))[1] for p in parts)
+        if size > MAX_PARTS:
+            message = f"an expression grows to more than {MAX_PARTS} parts"
+            raise InputError([Diagnostic("E311", message, span, "the macros it calls multiply; a `let` holds what is used twice")])
+        self._parts[id(value)] = (value, size)
+        return value
+
+    def _const(self, name: str, span: Span) -> Expr:
+        if name in self._consts:
+            known = self._consts[name]
+            if known is None:
+                raise InputError([Diagnostic("E310", f"`{name}` is defined by itself", span)])
+            return known
+        self._consts[name] = None
+        value = self._consts[name] = self._expr(self._library.consts[name].value, _Env({}, ""))
+        return value
 
     def _origin(self, span: Span, env: _Env, text: str = "") -> Origin:
         return Origin(span, text or self._text(span), env.frames, env.actor)
@@ -353,6 +387,7 @@ class Expander:
                 env: _Env, after: int, device: ast.Device | None = None) -> int:  # fmt: skip
         name = stmt.name if isinstance(stmt, ast.CallStmt) else stmt.callback
         caller = f"{device.name}.{name}" if device else name
+        self._expanded(stmt.span)
         if caller in env.calls or len(env.calls) > MAX_CALLS:
             raise InputError([Diagnostic("E310", f"`{name}` expands into itself", stmt.span, "a macro may not call itself")])
         names: dict[str, Expr] = {}
@@ -403,14 +438,16 @@ class Expander:
                 if env.device is not None and name in {v.name for v in env.device.variables}:
                     return DeviceVar(env.device.name, name)
                 if name in self._library.consts:
-                    return self._expr(self._library.consts[name].value, _Env({}, ""))
+                    return self._const(name, expr.span)
                 return Const(*CONSTANTS[name])
             case ast.Member(base=base, name=name):
                 return Look("device_var", (Local(base, "device"), Look(name, ())))
             case ast.Unary(op=op, operand=operand):
-                return _fold(Op(op, (self._expr(operand, env),)))
+                inner = self._expr(operand, env)
+                return self._measured(_fold(Op(op, (inner,))), (inner,), expr.span)
             case ast.Binary(op=op, left=left, right=right):
-                return _fold(Op(op, (self._expr(left, env), self._expr(right, env))))
+                sides = self._expr(left, env), self._expr(right, env)
+                return self._measured(_fold(Op(op, sides)), sides, expr.span)
             case ast.Call(name="nondet"):
                 return self._nondet(expr.span, env)
             case ast.Call(name="has", args=args):
@@ -420,7 +457,8 @@ class Expander:
             case ast.Call(name=name, args=args):
                 values = tuple(self._expr(a, env) for a in args)
                 if name in LOOKS:
-                    return Look(name, values)
+                    return self._measured(Look(name, values), values, expr.span)
+                self._expanded(expr.span)
                 macro = self._library.find(name, env.version)
                 assert macro is not None
                 assert isinstance(macro.declaration, ast.Macro)
