@@ -12,19 +12,26 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from mmucheck.cli.signals import INTERRUPTED, TERMINATED
+from mmucheck.cli.signals import code_of as code_of_signal
 from mmucheck.records import record
 
 if TYPE_CHECKING:
-    from mmucheck.analyses.run import Result
+    from mmucheck.analyses.run import Progress, Result
     from mmucheck.analyses.subjects import Obligation, Systems
+    from mmucheck.analyses.verdict_cache import VerdictCache
+    from mmucheck.engines.solver import Limits
     from mmucheck.names.library import Library
     from mmucheck.report.style import Style
 
-AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
-_PRIORITY = (INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
+AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL = 0, 1, 2, 3, 4
+_PRIORITY = (TERMINATED, INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
 PARALLEL_FROM = 8
-FOLDER = click.Path(file_okay=False, path_type=Path)
 """Subjects from which worker processes pay for their start."""
+TIMEOUT = 60.0
+MEMORY = 4096
+"""MiB for each worker process: several times what any shipped spec needs."""
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -38,7 +45,7 @@ def exit_code(results: Iterable[Result]) -> int:
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The code that outranks the others: 130, 4, 2, 1, 3, 0."""
+    """The code that outranks the others: 143, 130, 4, 2, 1, 3, 0."""
     return min(codes, key=_PRIORITY.index, default=AS_EXPECTED)
 
 
@@ -77,6 +84,12 @@ def failure(error: Exception) -> int:
 # ---- options
 
 
+def seeds_option(command: F) -> F:
+    """For commands that state verdicts."""
+    return click.option("--seeds", type=click.IntRange(min=0), default=0, metavar="N",
+                        help="Decide again with N other solver seeds; a verdict that moves is an error.")(command)  # fmt: skip
+
+
 def solving_options(command: F) -> F:
     """Limits, processes and output, as every deciding command has them."""
     for option in reversed(
@@ -85,10 +98,12 @@ def solving_options(command: F) -> F:
             click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there, all or nothing."),
             click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N",
                          help="Worker processes.  [default: one per CPU for larger runs]"),
-            click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
-                         help="Per obligation; 0 for none."),
-            click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
+            click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS",
+                         help=f"Per obligation; 0 for none.  [default: {TIMEOUT:.0f}, none with --rlimit]"),
+            click.option("--rlimit", type=click.IntRange(min=0, max=(1 << 31) - 1), default=0, metavar="UNITS",
                          help="Solver resources per obligation: the same on every machine; 0 for no limit."),
+            click.option("--memory", type=click.IntRange(min=0), metavar="MIB",
+                         help=f"Address space of each worker process; 0 for no limit.  [default: {MEMORY}]"),
             click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
             click.option("--strict", is_flag=True, help="Fail on what is vacuous or has dead code; list what no run takes."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
@@ -102,23 +117,34 @@ def solving_options(command: F) -> F:
 
 @record
 class Settings:
-    """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run."""
+    """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run; ``timeout`` and ``memory`` None
+    are by the other options."""
 
     form: str
     output: Path | None
     jobs: int | None
-    timeout: float
+    timeout: float | None
     rlimit: int
+    memory: int | None
     no_cache: bool
     strict: bool
     verbose: bool
     color: str
+    seeds: int = 0
     traces: bool = False
     """Whether traces are shown of what is as expected, too."""
 
     @property
     def style(self) -> Style:
         return style(self.color, self.output is None and sys.stdout.isatty())
+
+    def limits(self, jobs: int) -> Limits:
+        """For a run by so many processes. A limit of resources takes the place of one of time, so that no load changes a verdict."""
+        from mmucheck.engines.solver import Limits
+
+        timeout = self.timeout if self.timeout is not None else (0.0 if self.rlimit else TIMEOUT)
+        memory = self.memory if self.memory is not None else (MEMORY if jobs > 1 else 0)
+        return Limits(timeout, self.rlimit, memory=memory, thorough=self.strict)
 
 
 def style(color: str, terminal: bool) -> Style:
@@ -162,15 +188,22 @@ def files_of(target: Target) -> list[Path]:
     found = sorted(p for p in target.path.rglob("*.mmu") if p.is_file())
     if not found:
         raise UsageError(f"{target.path}: there is no .mmu file in this directory")
+    home = target.path.resolve()
+    for path in found:
+        if not path.resolve().is_relative_to(home):
+            raise UsageError(f"{path}: this link leaves {target.path}; name the file itself if it is meant")
     return found
 
 
 def load_files(files: Sequence[Path], cached: bool = True) -> Library:
-    """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read. ``cached``: see load."""
-    from mmucheck.names.declarations import check
-    from mmucheck.names.loading import load
+    """Load and check; in whatever order files are named, what comes of them is the same. ``cached``: see load.
 
-    library = load(list(dict.fromkeys(files)), cached=cached)
+    Raises InputError with every diagnostic, UsageError for what cannot be read.
+    """
+    from mmucheck.names.declarations import check
+    from mmucheck.names.loading import load, shown_name
+
+    library = load(sorted(dict.fromkeys(files), key=shown_name), cached=cached)
     check(library)
     return library
 
@@ -225,15 +258,35 @@ def read_shown(name: str) -> str | None:
 
 
 @record
-class Checked:
-    """``digest`` is the library's. Without ``systems`` the results were taken as a whole from an earlier run."""
+class Decided:
+    """What came of a run: ``results`` of the ``total`` obligations wanted, in their order; ``stopped`` is the exit code for the
+    signal that ended it early, 0 if none did. ``digest`` is the library's, where it was asked for. Without ``systems`` the results were
+    taken as a whole from an earlier run."""
 
-    digest: str
     results: list[Result]
+    total: int
+    stopped: int = 0
+    digest: str = ""
     systems: Systems | None = None
 
+    @property
+    def code(self) -> int:
+        return self.stopped or exit_code(self.results)
 
-def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> Checked:
+
+def remarks(decided: Decided, settings: Settings) -> str:
+    """What a text report says below everything else: that it is not the whole, that other seeds were asked."""
+    if decided.stopped:
+        return f"interrupted: {len(decided.results)} of {decided.total} decided\n"
+    if not settings.seeds:
+        return ""
+    from mmucheck.analyses.seeds import moved
+
+    count = sum(map(moved, decided.results))
+    return f"{settings.seeds} other seed{'s' * (settings.seeds > 1)}: {count or 'no'} verdict{'s' * (count > 1)} moved\n"
+
+
+def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> Decided:
     """What is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run if nothing has changed and
     nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
     from mmucheck.analyses.finished import FinishedRun
@@ -242,18 +295,20 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
     parsed = [parse_target(t) for t in targets]
     files = [f for t in parsed for f in files_of(t)]
     strict = "strict" if settings.strict else ""
-    before = FinishedRun(None if settings.no_cache else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
+    anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
+    before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
     if settings.form == "text" and not settings.traces:
         known = before.results()
         if known is not None:
-            return Checked("", known)
+            return Decided(known, len(known))
     from mmucheck.analyses.plan import Builder
 
     library = load_files(files, not settings.no_cache)
     builder = Builder(library)
-    results = decide(builder, _only(select(library, parsed, name), prop), settings)
-    before.keep(library, results)
-    return Checked(library.digest(), results, builder)
+    decided = decide(builder, _only(select(library, parsed, name), prop), settings)
+    if not decided.stopped:
+        before.keep(library, decided.results)
+    return replace(decided, digest=library.digest(), systems=builder)
 
 
 def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
@@ -265,24 +320,46 @@ def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
     return [o for o in wanted if not prop or o.property == prop]
 
 
-def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> list[Result]:
+def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> Decided:
     """Decide, with progress on a terminal once it takes longer than a second. ``traces``: see run."""
-    from mmucheck.analyses.run import run
+    from mmucheck.analyses.run import Interrupted
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
-    from mmucheck.engines.solver import Limits
 
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
     kept = VerdictCache.of_user(not settings.no_cache, settings.strict)
-    with Progress(sys.stderr) as progress:
-        limits = Limits(settings.timeout, settings.rlimit, thorough=settings.strict)
-        results = run(systems, wanted, limits, jobs, progress, kept, traces)
+    stopped = 0
+    try:
+        with Progress(sys.stderr) as progress:
+            results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces)
+    except Interrupted as stop:
+        results, stopped = stop.results, code_of_signal(stop)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
-    return [replace(r, strict=True) for r in results] if settings.strict else results
+    if stopped:
+        click.echo(f"mmucheck: interrupted: {len(results)} of {len(wanted)} decided", err=True)
+    return Decided([replace(r, strict=True) for r in results] if settings.strict else results, len(wanted), stopped)
+
+
+def _with_seeds(systems: Systems, wanted: Sequence[Obligation], settings: Settings, jobs: int, progress: Progress,
+                kept: VerdictCache, traces: bool) -> list[Result]:  # fmt: skip
+    from mmucheck.analyses.run import Interrupted, run
+    from mmucheck.analyses.seeds import compared
+
+    limits = settings.limits(jobs)
+    if not settings.seeds:
+        return run(systems, wanted, limits, jobs, progress, kept, traces)
+    first = run(systems, wanted, limits, jobs, progress, None, traces)  # a kept verdict would be compared with itself
+    again: list[list[Result]] = []
+    try:
+        for seed in range(1, settings.seeds + 1):
+            again.append(run(systems, wanted, replace(limits, seed=seed), jobs, progress, None, traces))
+    except Interrupted as stop:
+        raise Interrupted(compared(first, again), len(first)) from stop
+    return compared(first, again)
 
 
 # ---- output

@@ -16,17 +16,18 @@ from mmucheck.cli import common
 def explain(target: str, prop: str, **options: Any) -> int:
     """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
     from mmucheck.analyses.flush import with_flush
-    from mmucheck.engines.solver import Limits
 
     settings = common.Settings(**options, traces=True)
     common.check_output(settings.output)
-    checked = common.check_targets([target], "", settings, prop)
-    assert checked.systems is not None
-    results = with_flush(checked.systems, checked.results, Limits(settings.timeout, settings.rlimit))
+    decided = common.check_targets([target], "", settings, prop)
+    assert decided.systems is not None
+    results = decided.results
+    if not decided.stopped:
+        results = with_flush(decided.systems, results, settings.limits(1))
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, checked.digest)
+        text = json.render(results, decided.digest, bool(decided.stopped))
     else:
         from mmucheck.report import text as as_text
 
@@ -36,6 +37,6 @@ def explain(target: str, prop: str, **options: Any) -> int:
             else as_text.explanation(r, settings.style, settings.verbose)
             for r in results
         ]
-        text = "\n".join(blocks)
+        text = "\n".join(blocks) + common.remarks(decided, settings)
     common.write(text, settings.output)
-    return common.exit_code(results)
+    return decided.code

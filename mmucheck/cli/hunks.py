@@ -29,7 +29,6 @@ def hunks(change: str, devices: tuple[str, ...], properties: tuple[str, ...], fi
     from mmucheck.analyses.hunks import hunks_needed
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
-    from mmucheck.engines.solver import Limits
     from mmucheck.names.loading import models_root
     from mmucheck.report import hunks as report
     from mmucheck.syntax.diagnostics import UsageError, suggest
@@ -43,8 +42,8 @@ def hunks(change: str, devices: tuple[str, ...], properties: tuple[str, ...], fi
                 raise UsageError(f"there is no `{name}`; {suggest(name, known) or 'there are ' + ', '.join(known)}")
     kept = VerdictCache.of_user(not settings.no_cache)
     with Progress(sys.stderr) as progress:
-        limits = Limits(settings.timeout, settings.rlimit)
-        needs = hunks_needed(library, change, devices, properties, limits, settings.jobs or 1, progress, kept)
+        jobs = settings.jobs or 1
+        needs = hunks_needed(library, change, devices, properties, settings.limits(jobs), jobs, progress, kept)
     text = report.render(needs, change) if settings.form == "json" else report.markdown(needs, change, devices, properties)
     common.write(text, settings.output)
     return common.UNDECIDED if any(n.undecided for n in needs) else common.AS_EXPECTED

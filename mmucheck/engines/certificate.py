@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from mmucheck.engines.decide import Session
 from mmucheck.engines.induction import Induction, obligations
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import PROVED, Decision
+from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
@@ -46,8 +46,11 @@ class CannotRederive(Exception):
 
 def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision, Evidence | None]:
     """Decide one property; with its evidence if it is proved."""
-    session = Session(system, [prop], limits)
-    decision = session.decide(prop)
+    try:
+        session = Session(system, [prop], limits)
+        decision = session.decide(prop)
+    except OutOfBudget as spent:
+        return Decision(INCONCLUSIVE, "lowering", str(spent)), None
     if decision.verdict != PROVED:
         return decision, None
     named: list[tuple[int, list[Clause]]] = []
@@ -61,7 +64,10 @@ def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision,
 
 def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
     """The evidence again, from the model and a given invariant. Raises CannotRederive if the invariant is not about this model."""
-    session = Session(system, [prop], limits)
+    try:
+        session = Session(system, [prop], limits)
+    except OutOfBudget as spent:
+        raise CannotRederive(str(spent)) from None
     if not session.unrolling.truncated:
         if invariant:
             raise CannotRederive("an invariant is given for a path without loops")

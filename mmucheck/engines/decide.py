@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mmucheck.engines.exercise import Coverage, Exercise
 from mmucheck.engines.solver import Answer, Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError, OutOfBudget
 from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, System, subexpressions, without_drops
 from mmucheck.lower.sites import EVENTS, occurrences
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
@@ -39,13 +39,18 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
-    session = Session(system, list(properties), limits)
+    properties = list(properties)
+    session: Session | None = None
     same: dict[tuple[object, ...], Decision] = {}
-    for prop in session.properties:
+    for prop in properties:
         started = time.perf_counter()
         meaning = (prop.when, prop.binders, prop.formula)
         if meaning not in same:
-            same[meaning] = session.decide(prop)
+            try:
+                session = session or Session(system, properties, limits)
+                same[meaning] = session.decide(prop)
+            except OutOfBudget as spent:
+                same[meaning] = Decision(INCONCLUSIVE, "lowering", f"{spent}, before anything was asked")
         decision = same[meaning]
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None:
@@ -55,7 +60,12 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
 
 def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | None:
     """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
-    return Session(without_drops(system), [prop], limits).breaks(prop) if _looks_at_caches(prop) else None
+    if not _looks_at_caches(prop):
+        return None
+    try:
+        return Session(without_drops(system), [prop], limits).breaks(prop)
+    except OutOfBudget:
+        return None
 
 
 class Session:
@@ -65,7 +75,8 @@ class Session:
         self.system, self.properties, self.limits = system, properties, limits
         if len(system.threads) != 1:
             raise InternalError("only one VMM thread is lowered")
-        self.lowering = Lowering(system, properties)
+        self._deadline = 0.0
+        self.lowering = Lowering(system, properties, _pace(limits))
         self.loops = bool(system.threads[0].back_edge_targets())
         self.unrolling = self.lowering.unroll(ROUNDS if self.loops else 0)
         self.queries = {p.name: self._any(self.lowering.violation(p, self.unrolling)) for p in properties}
@@ -77,7 +88,6 @@ class Session:
         self.induction: Induction | None = None
         self._coverage: Coverage | None = None
         self._without_drops: Session | None = None
-        self._deadline = 0.0
 
     def _any(self, conditions: list[tuple[Place, Term]]) -> Term:
         return self.lowering.terms.or_(*(term for _, term in conditions))
@@ -144,16 +154,19 @@ class Session:
         if says is False:
             return replace(decision, verdict=VACUOUS, method="cover", reason=_silent(prop), invariant=())
         if not self.unrolling.truncated and None in (ends, says):
-            undecided = "no run breaks it, but whether the property says anything was not decided"
+            undecided = "no run breaks it, but whether the property says anything was not decided within the limits"
             return replace(decision, verdict=INCONCLUSIVE, reason=undecided)
         return replace(decision, needs_flush=self._needs_flush(prop)) if self.limits.thorough else decision
 
     def _needs_flush(self, prop: PropertyDecl) -> bool | None:
         if not _looks_at_caches(prop):
             return None
-        if self._without_drops is None:
-            self._without_drops = Session(without_drops(self.system), self.properties, self.limits)
-        return self._without_drops.breaks(prop)
+        try:
+            if self._without_drops is None:
+                self._without_drops = Session(without_drops(self.system), self.properties, self.limits)
+            return self._without_drops.breaks(prop)
+        except OutOfBudget:
+            return None
 
     def breaks(self, prop: PropertyDecl) -> bool | None:
         """Whether some run of the witness world breaks the property, not replayed; None if that was not decided."""
@@ -185,6 +198,19 @@ class Session:
         if violation is None:
             raise InternalError(f"{prop.name}: the solver's refutation does not replay from {scenario}")
         return violation
+
+
+def _pace(limits: Limits) -> Callable[[int], None]:
+    """Ends a lowering that takes too long, from now on. A term built is a unit of resources."""
+    deadline = time.monotonic() + limits.timeout
+
+    def check(terms: int) -> None:
+        if limits.rlimit and terms > limits.rlimit:
+            raise OutOfBudget("resource limit")
+        if limits.timeout and time.monotonic() > deadline:
+            raise OutOfBudget("timeout")
+
+    return check
 
 
 def _looks_at_caches(prop: PropertyDecl) -> bool:

@@ -17,6 +17,10 @@ class InternalError(Exception):
     """The tool contradicts itself: a refutation that does not replay, a proof that fails its check. Never a verdict."""
 
 
+class OutOfBudget(Exception):
+    """What a limit allows is used up. The text says which: timeout, resource limit."""
+
+
 @record
 class Missing:
     """A step, side of a branch, call or device action that no run takes. ``why``: how that is known. ``dead``: it is proved of a

@@ -6,7 +6,7 @@ advance. A loop-free program is covered completely; a loop is followed ``bound``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mmucheck.ir.program import DeviceVar, Local, Look, Node, PropertyDecl, System, subexpressions
@@ -50,10 +50,12 @@ class Unrolling:
 
 
 class Lowering:
-    """One system over terms. Build once, ask many times: properties share everything."""
+    """One system over terms. Build once, ask many times: properties share everything. ``pace`` is called at every step with the number
+    of terms there are, and may raise to end it."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl] = ()) -> None:
+    def __init__(self, system: System, properties: Sequence[PropertyDecl] = (), pace: Callable[[int], None] | None = None) -> None:
         self.system = system
+        self._pace = pace
         self.terms = Terms()
         self.threads = threads_of(system)
         self.machine: Machine[Term] = Machine(self.terms, system, witness_layout(self.threads))
@@ -101,6 +103,8 @@ class Lowering:
         while waiting:
             key = min(waiting, key=lambda k: (k[0], order[k[1]]))
             rounds, node = key
+            if self._pace is not None:
+                self._pace(len(self.terms))
             guard, state = self._join(waiting.pop(key))
             if node in cut and key not in started:
                 state = dict(state)

@@ -17,9 +17,17 @@ from mmucheck.replay.trace import Trace, TraceStep
 SCHEMA = "mmucheck.results/1"
 
 
-def render(results: Sequence[Result], digest: str) -> str:
-    """The whole document. ``digest`` is the library's: equal inputs have equal digests."""
-    return dump({"schema": SCHEMA, "tool": tool(digest), "results": [record(r) for r in results], "summary": summary(results)})
+def render(results: Sequence[Result], digest: str, incomplete: bool = False) -> str:
+    """The whole document. ``digest`` is the library's: equal inputs have equal digests; ``incomplete``: the run was interrupted."""
+    return dump(
+        {
+            "schema": SCHEMA,
+            "tool": tool(digest),
+            "incomplete": incomplete,
+            "results": [record(r) for r in results],
+            "summary": summary(results),
+        }
+    )
 
 
 def dump(document: dict[str, Any]) -> str:
