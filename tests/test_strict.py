@@ -77,7 +77,8 @@ def results(tmp_path: Path, body: str, thorough: bool = False) -> dict[str, Resu
     library = load([tmp_path / "s.mmu"])
     check(library)
     wanted = obligations(library, library.specs.values())
-    return {f"{r.obligation.check}.{r.obligation.property}": r for r in run(Builder(library), wanted, Limits(timeout=60, thorough=thorough))}
+    results = run(Builder(library), wanted, Limits(timeout=60, thorough=thorough))
+    return {f"{r.obligation.check}.{r.obligation.property}": r for r in results}
 
 
 def decided(tmp_path: Path, body: str, thorough: bool = False) -> Result:
