@@ -18,7 +18,7 @@ from mmucheck.analyses.plan import Builder
 from mmucheck.analyses.run import Result, run
 from mmucheck.analyses.seeds import compared, moved
 from mmucheck.analyses.subjects import Obligation, Subject
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs
 from mmucheck.cli.main import main
 from mmucheck.engines.decide import decide
 from mmucheck.engines.search import Budget, Search
@@ -82,9 +82,9 @@ def test_same_bytes(work: Path) -> None:
 
 
 def obligations_of(file: str) -> tuple[Builder, list[Obligation]]:
-    parsed = common.parse_target(file)
-    library = common.load_files(common.files_of(parsed))
-    return Builder(library), common.select(library, [parsed])
+    parsed = inputs.parse_target(file)
+    library = inputs.load_files(inputs.files_of(parsed))
+    return Builder(library), inputs.select(library, [parsed])
 
 
 def found(results: list[Result]) -> list[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs
 from mmucheck.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -407,7 +407,7 @@ def test_file_changed_during_the_run(change: str, work: Path, capsys: pytest.Cap
 def test_file_that_goes_before_its_diagnostic_is_shown(work: Path, capsys: pytest.CaptureFixture[str],
                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     (work / "x.mmu").write_text(one("path p(a: page) { clear_pt(a); }"))
-    loading = common.load_files
+    loading = inputs.load_files
 
     def late(*arguments: object) -> object:
         try:
@@ -415,7 +415,7 @@ def test_file_that_goes_before_its_diagnostic_is_shown(work: Path, capsys: pytes
         finally:
             (work / "x.mmu").unlink()
 
-    monkeypatch.setattr(common, "load_files", late)
+    monkeypatch.setattr(inputs, "load_files", late)
     assert main(["check", "x.mmu"]) == 2
     assert "`clear_pt` is not defined" in capsys.readouterr().err
 

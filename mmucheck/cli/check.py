@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, outputs
 
 
 @click.command()
@@ -18,7 +18,7 @@ from mmucheck.cli import common
 def check(targets: tuple[str, ...], name: str, quiet: bool, **options: Any) -> int:
     """Decide the checks of specs and compare with what they expect."""
     settings = common.Settings(**options)
-    common.check_output(settings.output)
+    outputs.check_output(settings.output)
     decided = common.check_targets(targets, name, settings)
     if settings.form == "json":
         from mmucheck.report import json
@@ -28,5 +28,5 @@ def check(targets: tuple[str, ...], name: str, quiet: bool, **options: Any) -> i
         from mmucheck.report import text as as_text
 
         text = as_text.render(decided.results, settings.style, quiet, settings.verbose) + common.remarks(decided, settings)
-    common.write(text, settings.output)
+    outputs.write(text, settings.output)
     return decided.code

@@ -1,8 +1,7 @@
-"""What the commands share: options, targets, loading, exit codes, output that cannot be half written."""
+"""What the commands share: options, exit codes, deciding."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from mmucheck.cli import inputs
 from mmucheck.cli.signals import INTERRUPTED, TERMINATED
 from mmucheck.cli.signals import code_of as code_of_signal
 from mmucheck.records import record
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mmucheck.analyses.subjects import Obligation, Systems
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.engines.solver import Limits
-    from mmucheck.names.library import Library
     from mmucheck.report.style import Style
 
 AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL = 0, 1, 2, 3, 4
@@ -67,7 +66,7 @@ def failure(error: Exception) -> int:
     if isinstance(error, InputError):
         from mmucheck.report.diagnostics import render
 
-        click.echo(render(error.diagnostics, read_shown, style("auto", sys.stderr.isatty())), err=True, nl=False)
+        click.echo(render(error.diagnostics, inputs.read_shown, style("auto", sys.stderr.isatty())), err=True, nl=False)
         return BAD_INPUT
     if isinstance(error, UsageError):
         click.echo(f"mmucheck: error: {error}", err=True)
@@ -155,105 +154,6 @@ def style(color: str, terminal: bool) -> Style:
     return Style(color == "always" or (color == "auto" and wanted))
 
 
-# ---- targets
-
-
-@record
-class Target:
-    """A file or directory, and what of it: a spec, a check, or ("") everything."""
-
-    path: Path
-    spec: str = ""
-    check: str = ""
-
-
-def parse_target(text: str) -> Target:
-    """FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK. Raises UsageError for more parts or empty ones."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    parts = text.split("::")
-    if len(parts) > 3 or not all(parts):
-        raise UsageError(f"{text}: a target is FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK")
-    return Target(Path(parts[0]), *parts[1:])
-
-
-def files_of(target: Target) -> list[Path]:
-    """The target's files: itself, or every .mmu below a directory in sorted order. Raises UsageError if there are none."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    if not target.path.is_dir():
-        return [target.path]
-    if target.spec:
-        raise UsageError(f"{target.path} is a directory; a spec is named in a file: FILE::{target.spec}")
-    found = sorted(p for p in target.path.rglob("*.mmu") if p.is_file())
-    if not found:
-        raise UsageError(f"{target.path}: there is no .mmu file in this directory")
-    home = target.path.resolve()
-    for path in found:
-        if not path.resolve().is_relative_to(home):
-            raise UsageError(f"{path}: this link leaves {target.path}; name the file itself if it is meant")
-    return found
-
-
-def load_files(files: Sequence[Path], cached: bool = True) -> Library:
-    """Load and check; in whatever order files are named, what comes of them is the same. ``cached``: see load.
-
-    Raises InputError with every diagnostic, UsageError for what cannot be read.
-    """
-    from mmucheck.names.declarations import check
-    from mmucheck.names.loading import load, shown_name
-
-    library = load(sorted(dict.fromkeys(files), key=shown_name), cached=cached)
-    check(library)
-    return library
-
-
-def select(library: Library, targets: Sequence[Target], name: str = "") -> list[Obligation]:
-    """The obligations of the targets whose spec or check has ``name`` in its name.
-
-    Raises UsageError for a spec or check that is not there, and if nothing is selected.
-    """
-    from mmucheck.analyses.plan import obligations
-    from mmucheck.names.loading import shown_name
-    from mmucheck.syntax.diagnostics import UsageError, suggest
-
-    wanted: dict[str, set[str]] = {}
-    for target in targets:
-        files = {shown_name(f) for f in files_of(target)}
-        specs = {s: library.specs[s] for s, file in library.spec_files.items() if file in files}
-        if not specs:
-            raise UsageError(f"{target.path}: there is no spec in {'these files' if target.path.is_dir() else 'this file'}")
-        if target.spec and target.spec not in specs:
-            raise UsageError(_missing(f"{target.path} has no spec", target.spec, suggest(target.spec, specs), specs))
-        for spec in [specs[target.spec]] if target.spec else specs.values():
-            checks = [c.name for c in spec.checks]
-            if target.check and target.check not in checks:
-                raise UsageError(_missing(f"spec {spec.name} has no check", target.check, suggest(target.check, checks), checks))
-            wanted.setdefault(spec.name, set()).update([target.check] if target.check else checks)
-    chosen = []
-    for spec_name, spec in library.specs.items():
-        names = {c for c in wanted.get(spec_name, ()) if name in spec_name or name in c}
-        if names:
-            chosen.append(replace(spec, checks=tuple(c for c in spec.checks if c.name in names)))
-    if not chosen:
-        raise UsageError(f"nothing selected: no spec or check has `{name}` in its name")
-    return obligations(library, chosen)
-
-
-def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
-    return f"{what} `{name}`; {hint or 'there are ' + ', '.join(known)}"
-
-
-def read_shown(name: str) -> str | None:
-    """The text of a file by its shown name: below the working directory, or shipped."""
-    from mmucheck.names.loading import models_root
-
-    for base in (Path(), models_root().parent):
-        with contextlib.suppress(OSError), (base / name).open("rb") as stream:
-            return stream.read(1 << 20).decode("utf-8", "replace")
-    return None
-
-
 # ---- running
 
 
@@ -292,8 +192,8 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
     from mmucheck.analyses.finished import FinishedRun
     from mmucheck.names.sealed import cache_root
 
-    parsed = [parse_target(t) for t in targets]
-    files = [f for t in parsed for f in files_of(t)]
+    parsed = [inputs.parse_target(t) for t in targets]
+    files = [f for t in parsed for f in inputs.files_of(t)]
     strict = "strict" if settings.strict else ""
     anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
     before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
@@ -303,9 +203,9 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
             return Decided(known, len(known))
     from mmucheck.analyses.plan import Builder
 
-    library = load_files(files, not settings.no_cache)
+    library = inputs.load_files(files, not settings.no_cache)
     builder = Builder(library)
-    decided = decide(builder, _only(select(library, parsed, name), prop), settings)
+    decided = decide(builder, _only(inputs.select(library, parsed, name), prop), settings)
     if not decided.stopped:
         before.keep(library, decided.results)
     return replace(decided, digest=library.digest(), systems=builder)
@@ -360,71 +260,3 @@ def _with_seeds(systems: Systems, wanted: Sequence[Obligation], settings: Settin
     except Interrupted as stop:
         raise Interrupted(compared(first, again), len(first)) from stop
     return compared(first, again)
-
-
-# ---- output
-
-
-def check_output(path: Path | None) -> None:
-    """Refuse before a long run what could not be written after it. Raises UsageError."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a directory")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
-    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
-        raise UsageError(f"cannot write {path}: permission denied")
-
-
-def write(text: str, path: Path | None) -> None:
-    """The report to stdout, or to a file that is replaced as a whole or not at all. Raises UsageError if it cannot be written."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    try:
-        if path is None:
-            _to_stdout(text)
-        elif path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        else:
-            _replace(path.resolve(), text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path or 'the report'}: {(error.strerror or str(error)).lower()}") from None
-
-
-def _to_stdout(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise
-
-
-def _replace(path: Path, text: str) -> None:
-    import tempfile
-
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

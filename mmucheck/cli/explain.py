@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, outputs
 
 
 @click.command()
@@ -18,7 +18,7 @@ def explain(target: str, prop: str, **options: Any) -> int:
     from mmucheck.analyses.flush import with_flush
 
     settings = common.Settings(**options, traces=True)
-    common.check_output(settings.output)
+    outputs.check_output(settings.output)
     decided = common.check_targets([target], "", settings, prop)
     assert decided.systems is not None
     results = decided.results
@@ -38,5 +38,5 @@ def explain(target: str, prop: str, **options: Any) -> int:
             for r in results
         ]
         text = "\n".join(blocks) + common.remarks(decided, settings)
-    common.write(text, settings.output)
+    outputs.write(text, settings.output)
     return decided.code

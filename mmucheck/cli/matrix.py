@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs, outputs
 
 if TYPE_CHECKING:
     from mmucheck.analyses.subjects import Subject
@@ -43,9 +43,9 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     if side and not change:
         raise UsageError("--side needs --change")
     settings = common.Settings(**options)
-    common.check_output(settings.output)
-    roots = [common.Target(f) for f in files] or [common.Target(models_root())]
-    library = common.load_files([f for t in roots for f in common.files_of(t)])
+    outputs.check_output(settings.output)
+    roots = [inputs.Target(f) for f in files] or [inputs.Target(models_root())]
+    library = inputs.load_files([f for t in roots for f in inputs.files_of(t)])
     if everything:
         return _everything(library, settings, paths, devices)
     subject = _frame(library, protocol, change, side or "after")
@@ -74,7 +74,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
     title = f"{prop}: paths of {version or 'no kernel version'} {where}"
     table = report.Matrix(title, prop, subject.protocol, subject.change, subject.side, rows, columns, cells)
-    common.write(
+    outputs.write(
         report.render_json(table, library.digest())
         if settings.form == "json"
         else report.render_text(table, settings.style) + common.remarks(decided, settings),
@@ -114,7 +114,7 @@ def _everything(library: Library, settings: common.Settings, paths: tuple[str, .
     results = {o: Result(o, Decision(INCONCLUSIVE, "none", "interrupted"), "") for o in wanted}  # what the run did not come to
     results |= {r.obligation: r for r in decided.results}
     survey = Survey(tuple(asked), columns, properties, refused, results)
-    common.write(
+    outputs.write(
         report.render_json(survey, library.digest(), bool(decided.stopped))
         if settings.form == "json"
         else report.render_text(survey, settings.style) + common.remarks(decided, settings),
