@@ -150,7 +150,10 @@ class _DeclarationChecker:
         for kind in sorted(set(kinds)):
             if kinds.count(kind) > 1:
                 self.body.say("E113", f"a property may bind one {kind}", prop.span, "see `One witness` in mmucheck/README.md")
+        before = len(self.body.diagnostics)
         self.body.expect(prop.formula, "bool", scope, Context(in_property=True))
+        if len(self.body.diagnostics) > before:
+            return
         bound = frozenset(b.name for b in prop.binders if b.kind == "address")
         for look in self._looks_beside(prop.formula, bound):
             self.body.say("E118", f"`{look.name}` looks at another address than the one that is bound", look.span,
