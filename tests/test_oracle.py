@@ -91,6 +91,34 @@ def test_running_unnoticed_steps_together_changes_no_answer(spec: str, subject: 
     assert Oracle(system, asked).run() == Oracle(system, asked, reduced=False).run()
 
 
+MIXED = """
+use <v3.17/mm/memory.mmu>;
+use <changes/roedel_2014.mmu>;
+use <properties.mmu>;
+use <devices/all.mmu>;
+spec s "s" {{ check c: do_wp_page on {devices} {side} roedel_2014 proves no_freed_page, no_stale_translation, quiescent; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("devices", "side", "breaks"),
+    [
+        ("ats + cpu", "before", {"no_freed_page", "no_stale_translation", "quiescent"}),
+        ("ats + cpu", "after", set()),
+        ("ats_two_layer_wrong + kvm", "after", {"no_stale_translation"}),
+        ("xen_gntdev + amd_iommu_v2_empty_table", "before", set()),
+    ],
+)
+def test_devices_one_at_a_time_or_all_at_once_are_the_same(tmp_path: Path, devices: str, side: str, breaks: set[str]) -> None:
+    """Of several devices only one at a time acts by itself in the other tests."""
+    spec = tmp_path / "mixed.mmu"
+    spec.write_text(MIXED.format(devices=devices, side=side))
+    builder, groups = plan(spec)
+    ((subject, wanted),) = groups.items()
+    system, asked = builder.system(subject), builder.properties(subject, [o.property for o in wanted])
+    assert Oracle(system, asked).run() == Oracle(system, asked, apart=False).run() == breaks
+
+
 HARDWARE = """
 use <v3.17/mm/memory.mmu>;
 use <protocols/v3_19.mmu>;

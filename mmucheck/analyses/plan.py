@@ -9,6 +9,7 @@ from mmucheck.ir.balance import unbalanced
 from mmucheck.ir.changes import apply_change
 from mmucheck.ir.expand import Expander
 from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.names.builtins import LEVELS
 from mmucheck.names.library import Library, Versioned
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError
@@ -77,17 +78,20 @@ class Builder:
         library = self._library(subject)
         self._registration(subject)
         programs = []
+        levels = LEVELS
         for name, version in subject.paths:
             path = library.code[name, version].declaration
             assert isinstance(path, ast.Path)
             programs.append(expander.path(path, version))
+            if path.levels is not None:
+                levels = (path.levels[0].name, path.levels[1].name)
         devices = tuple(expander.device(library.devices[d]) for d in subject.devices)
         handlers = [h for d in devices for h in d.handlers]
         problems = [d for program in (*programs, *handlers) for d in unbalanced(program)]
         if problems:
             raise InputError(problems)
         locks = tuple(expander.lock(lock) for lock in library.locks.values())
-        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject))
+        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels)
 
     def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
         expander = self._expander(subject)

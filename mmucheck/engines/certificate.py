@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from mmucheck.engines.decide import Session
+from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.induction import Induction, obligations
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, Decision, OutOfBudget
+from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
@@ -46,24 +48,39 @@ class CannotRederive(Exception):
 
 def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision, Evidence | None]:
     """Decide one property; with its evidence if it is proved."""
-    try:
-        session = Session(system, [prop], limits)
-        decision = session.decide(prop)
-    except OutOfBudget as spent:
-        return Decision(INCONCLUSIVE, "lowering", str(spent)), None
+    sessions = Sessions(system, [prop], limits)
+    decision = decide_one(sessions, prop)
     if decision.verdict != PROVED:
         return decision, None
     named: list[tuple[int, list[Clause]]] = []
-    if session.induction is not None:
-        atoms = session.induction.system.atoms
-        for head, cubes in session.induction.invariant.items():
-            clauses = [tuple((repr(atoms[head][i]), not sign) for i, sign in sorted(cube)) for cube in cubes]
-            named.append((head, clauses))
+    for session in sessions.of(prop):
+        if session.induction is not None:
+            atoms = session.induction.system.atoms
+            for head, cubes in session.induction.invariant.items():
+                clauses = [tuple((repr(atoms[head][i]), not sign) for i, sign in sorted(cube)) for cube in cubes]
+                named.append((head, clauses))
     return decision, rederive(system, prop, named, limits)
 
 
 def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
-    """The evidence again, from the model and a given invariant. Raises CannotRederive if the invariant is not about this model."""
+    """The evidence again, from the model and a given invariant: that of each part in turn (mmucheck.lower.mixes). Raises
+    CannotRederive if the invariant is not about this model."""
+    found: list[Evidence] = []
+    systems = parts(system, asks_hooks(prop))
+    size, rest = divmod(len(invariant), len(systems))
+    if rest:
+        raise CannotRederive(f"the invariant of {len(systems)} devices has {len(invariant)} loop head(s)")
+    for i, part in enumerate(systems):
+        evidence = _rederive(part, prop, invariant[i * size : (i + 1) * size], limits)
+        if len(systems) > 1:
+            name = system.devices[i].name
+            evidence = replace(evidence, texts=tuple((f"{name}.{text}", body) for text, body in evidence.texts))
+        found.append(evidence)
+    texts = tuple(t for e in found for t in e.texts)
+    return Evidence(found[0].method, texts, tuple(x for e in found for x in e.invariant))
+
+
+def _rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
     try:
         session = Session(system, [prop], limits)
     except OutOfBudget as spent:

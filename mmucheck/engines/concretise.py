@@ -9,11 +9,10 @@ from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE
 from mmucheck.machine.terms import Term, evaluate
-from mmucheck.names.builtins import PMD_BITS
-from mmucheck.replay.world import Entry, Scenario, page_of, region_of
+from mmucheck.replay.world import Entry, Scenario
 
 _BASE = 0x7F00_0000_0000
-_ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << PMD_BITS, 2 << PMD_BITS, 1 << 30, 2 << 30, 0xFFF))
+_ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << 21, 2 << 21, 1 << 30, 2 << 30, 0xFFF))
 
 
 def simplest_model(lowering: Lowering, query: Term, model: dict[str, int], limits: Limits) -> dict[str, int]:
@@ -58,15 +57,15 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
 
 def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
     """The start the model describes: the witness's page, and every page first looked at on the way, as it was found."""
-    state = lowering.state
+    state, page, region = lowering.state, lowering.system.page_bits, lowering.system.region_bits
 
     def value(term: Term) -> int:
         return evaluate([term], model)[0]
 
     witness = value(state["page.a.addr"])
-    pages: dict[int, dict[str, int]] = {page_of(witness): {f: value(state[f"page.a.{f}"]) for f in ("kind", "frame", "write")}}
+    pages: dict[int, dict[str, int]] = {page_of(witness, page): {f: value(state[f"page.a.{f}"]) for f in ("kind", "frame", "write")}}
     regions: dict[int, dict[str, int]] = {
-        region_of(witness): {f: value(state[f"region.a.{f}"]) for f in ("kind", "frame", "write", "table")}
+        page_of(witness, region): {f: value(state[f"region.a.{f}"]) for f in ("kind", "frame", "write", "table")}
     }
     for load in lowering.chooser.loads:
         happens, key = evaluate([load.happens, load.key], model)
@@ -74,7 +73,7 @@ def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
             fields = {f: value(t) for f, t in load.fields.items()}
             (pages if load.what == "page" else regions).setdefault(key, fields)
     for key in pages:
-        regions.setdefault(region_of(key), {"kind": 0, "frame": 0, "write": 0, "table": 0})
+        regions.setdefault(page_of(key, region), {"kind": 0, "frame": 0, "write": 0, "table": 0})
     frame, table = value(state["frame.f.id"]), value(state["table.t.id"])
     rename = _Renaming(frame)
     tables = _Renaming(table, 1)
@@ -87,7 +86,7 @@ def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
         for cache in device.caches:
             entry = f"{device.name}.{cache.name}.a"
             if value(state[f"{entry}.valid"]):
-                key = page_of(witness) if cache.of == "pages" else region_of(witness)
+                key = page_of(witness, page) if cache.of == "pages" else page_of(witness, region)
                 write = cache.of == "pages" and bool(value(state[f"{entry}.write"]))
                 cached.append((device.name, cache.name, key, write))
     params = tuple(
@@ -98,8 +97,12 @@ def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
     return Scenario(
         witness, page_entries, region_entries, params, rename(frame), tables(table),
         frozenset({rename(frame)} if value(state["frame.f.others"]) else ()),
-        frozenset({tables(table)} if value(state["table.t.others"]) else ()), tuple(cached),
+        frozenset({tables(table)} if value(state["table.t.others"]) else ()), tuple(cached), (page, region),
     )  # fmt: skip
+
+
+def page_of(address: int, bits: int) -> int:
+    return address >> bits << bits
 
 
 def _region_entry(fields: dict[str, int], frames: _Renaming, tables: _Renaming) -> Entry:

@@ -8,14 +8,15 @@ none is found, loops are followed a few times round to look for a refutation. Ev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmucheck.engines.exercise import Coverage, Exercise
 from mmucheck.engines.solver import Answer, Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError, OutOfBudget
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError, OutOfBudget
 from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, System, subexpressions, without_drops
+from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.sites import EVENTS, occurrences
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
@@ -39,18 +40,14 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
-    properties = list(properties)
-    session: Session | None = None
+    wanted = list(properties)
+    sessions = Sessions(system, wanted, limits)
     same: dict[tuple[object, ...], Decision] = {}
-    for prop in properties:
+    for prop in wanted:
         started = time.perf_counter()
         meaning = (prop.when, prop.binders, prop.formula)
         if meaning not in same:
-            try:
-                session = session or Session(system, properties, limits)
-                same[meaning] = session.decide(prop)
-            except OutOfBudget as spent:
-                same[meaning] = Decision(INCONCLUSIVE, "lowering", f"{spent}, before anything was asked")
+            same[meaning] = decide_one(sessions, prop)
         decision = same[meaning]
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None:
@@ -58,14 +55,70 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     return found
 
 
+class Sessions:
+    """Those of the parts of a system (mmucheck.lower.mixes), each made when it is first asked for."""
+
+    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
+        self._system, self._limits = system, limits
+        self._kinds = {kind: [p for p in properties if self._kind(p) == kind] for kind in (True, False)}
+        self._made: dict[bool, list[Session]] = {True: [], False: []}
+
+    def _kind(self, prop: PropertyDecl) -> bool:
+        return len(self._system.devices) > 1 and asks_hooks(prop)
+
+    def of(self, prop: PropertyDecl) -> Iterator[Session]:
+        """In the order of the devices. Raises OutOfBudget."""
+        kind = self._kind(prop)
+        made = self._made[kind]
+        for i, part in enumerate(parts(self._system, kind)):
+            if i == len(made):
+                made.append(Session(part, self._kinds[kind], self._limits))
+            yield made[i]
+
+
+def decide_one(sessions: Sessions, prop: PropertyDecl) -> Decision:
+    """The decision of a system from those of its parts: one that is refuted refutes it, proved needs all of them. A part may be
+    vacuous for the others' sake. The parts share one time limit."""
+    started = time.monotonic()
+    decisions: list[Decision] = []
+    try:
+        for session in sessions.of(prop):
+            decisions.append(session.decide(prop, time.monotonic() - started if decisions else 0.0))
+            if decisions[-1].verdict == REFUTED:
+                return decisions[-1]
+    except OutOfBudget as spent:
+        return Decision(INCONCLUSIVE, "lowering", f"{spent}, before anything was asked")
+    for verdict in (INCONCLUSIVE, BOUNDED, PROVED):
+        found = next((d for d in decisions if d.verdict == verdict), None)
+        if found is not None:
+            return _joined(found, decisions)
+    return decisions[0]
+
+
+def _joined(found: Decision, decisions: list[Decision]) -> Decision:
+    """One decision for all parts: their invariants one after another, what each exercises added up."""
+    if len(decisions) == 1:
+        return found
+    seen = [d.exercised for d in decisions if d.exercised is not None]
+    missing = tuple(dict.fromkeys(m for e in seen for m in e.missing))
+    needs = [d.needs_flush for d in decisions]
+    return replace(
+        found,
+        invariant=tuple(c for d in decisions for c in d.invariant),
+        exercised=Exercised(sum(e.reached for e in seen), sum(e.total for e in seen), missing) if seen else None,
+        needs_flush=True if True in needs else None if None in needs else False,
+    )
+
+
 def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | None:
     """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
     if not _looks_at_caches(prop):
         return None
     try:
-        return Session(without_drops(system), [prop], limits).breaks(prop)
+        broken = [session.breaks(prop) for session in Sessions(without_drops(system), [prop], limits).of(prop)]
     except OutOfBudget:
         return None
+    return True if True in broken else None if None in broken else False
 
 
 class Session:
@@ -109,8 +162,9 @@ class Session:
                 return terms.true
         return terms.or_(*found)
 
-    def decide(self, prop: PropertyDecl) -> Decision:
-        self._deadline = time.monotonic() + self.limits.timeout
+    def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
+        """``spent``: seconds of the time limit that are gone already."""
+        self._deadline = time.monotonic() + self.limits.timeout - spent
         unknown = sorted(variables(prop.formula) - {name for d in self.system.devices for name, _ in d.variables})
         if unknown:
             return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")

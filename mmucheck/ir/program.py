@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 
+from mmucheck.names.builtins import LEVEL_BITS, LEVELS
 from mmucheck.records import record
 from mmucheck.syntax.diagnostics import Span
 
@@ -200,6 +201,8 @@ class LockDecl:
 
 @record
 class DeviceDecl:
+    """``still``: it is there for what its hooks do in the thread, and nobody asks what it holds (mmucheck.lower.mixes)."""
+
     name: str
     title: str
     caches: tuple[CacheDecl, ...]
@@ -208,6 +211,7 @@ class DeviceDecl:
     handlers: tuple[Program, ...]
     hooks: tuple[str, ...]
     doc: str = ""
+    still: bool = False
 
 
 @record
@@ -230,6 +234,17 @@ class System:
     locks: tuple[LockDecl, ...]
     protocol: str
     notes: tuple[str, ...] = field(default=())
+    levels: tuple[str, str] = LEVELS
+    """Lower and upper level of the page table; keys of mmucheck.names.builtins.LEVEL_BITS."""
+
+    @property
+    def page_bits(self) -> int:
+        """What a lower-level entry maps, as a power of two."""
+        return LEVEL_BITS[self.levels[0]]
+
+    @property
+    def region_bits(self) -> int:
+        return LEVEL_BITS[self.levels[1]]
 
     def variables_set(self) -> frozenset[str]:
         """Names of device variables that some step sets."""

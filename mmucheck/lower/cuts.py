@@ -133,6 +133,8 @@ class CutSystem:
         tallies = [v for k, v in varying.items() if v.sort == NUMBER and not k.startswith((f"{thread.name}.", "page.", "region."))]
         given = {self.lowering.state[thread.local(n)] for n, _ in thread.program.params}
         rigid_numbers = [v for v in given if v.sort == NUMBER]
+        derived = [v for k, v in state.items() if v.sort == NUMBER and k.startswith(f"{thread.name}.") and v.op not in ("const", "var")
+                   and k not in varying]  # fmt: skip
         for i, tally in enumerate(tallies):
             for other in (terms.const(0, NUMBER), terms.const(1, NUMBER), *tallies[:i]):
                 add(terms.eq(tally, other))
@@ -160,7 +162,7 @@ class CutSystem:
                 if other is not number:
                     add(terms.ult(number, other))
                     add(terms.ult(other, number))
-        for number in sorted(rigid_numbers, key=lambda t: t.index):
+        for number in sorted({*rigid_numbers, *derived}, key=lambda t: t.index):
             add(terms.ult(witness, number))
         for term in self._comparisons(head):
             add(term)

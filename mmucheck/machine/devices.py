@@ -9,7 +9,6 @@ from mmucheck.machine.core import Core, Outcome
 from mmucheck.machine.domain import FRAME, NUMBER
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Slot, State, Thread
-from mmucheck.names.builtins import PMD_BITS
 from mmucheck.records import record
 
 V = TypeVar("V")
@@ -43,7 +42,7 @@ class DeviceSteps(Core[V]):
                 hit = d.and_(d.ule(bounds[0], addr), d.ult(addr, bounds[1]))
             elif bounds:
                 key = view.state[f"region.{slot.name}.key"]
-                last = d.binary("add", key, d.const((1 << PMD_BITS) - 1, NUMBER))
+                last = d.binary("add", key, d.const((1 << self.system.region_bits) - 1, NUMBER))
                 hit = d.and_(d.ult(bounds[0], bounds[1]), d.ule(bounds[0], last), d.ult(key, bounds[1]))
             view.state[valid] = d.and_(view.state[valid], d.not_(hit))
         return self._done()

@@ -20,7 +20,6 @@ from mmucheck.machine.state import (
     Slot,
     State,
 )  # fmt: skip
-from mmucheck.names.builtins import PAGE_BITS, PMD_BITS
 
 V = TypeVar("V")
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "udiv", "%": "urem", "&": "and", "|": "or", "^": "xor", "<<": "shl", ">>": "lshr"}
@@ -48,10 +47,10 @@ class Looks(Generic[V]):
     # ---- addresses
 
     def page_key(self, addr: V) -> V:
-        return self.domain.binary("and", addr, self.domain.const(-(1 << PAGE_BITS), NUMBER))
+        return self.domain.binary("and", addr, self.domain.const(-(1 << self.system.page_bits), NUMBER))
 
     def region_key(self, addr: V) -> V:
-        return self.domain.binary("and", addr, self.domain.const(-(1 << PMD_BITS), NUMBER))
+        return self.domain.binary("and", addr, self.domain.const(-(1 << self.system.region_bits), NUMBER))
 
     def page_hits(self, state: State[V], addr: V) -> list[tuple[Slot, V]]:
         """Each page slot with the condition that ``addr`` lies in it."""

@@ -1,6 +1,7 @@
 """The state of the machine: named variables over a fixed set of slots.
 
-A slot is a page, region (2 MiB), frame or page-table page that the state keeps in full. The interpreter has a slot for
+A slot is a page, a region, a frame or a page-table page that the state keeps in full: a page is what a lower-level entry
+maps (4 KiB unless the path says `levels`), a region what an upper-level one covers (2 MiB). The interpreter has a slot for
 everything in its small world. The witness world keeps one page, one frame, one table, and one *foreign* page and region that
 stand for whatever else the path touches (``open`` is true): their content is any value when first looked at.
 """

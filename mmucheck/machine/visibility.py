@@ -4,7 +4,7 @@ Two reductions, both used by the lowering and by the interpreter. Steps that onl
 variables commute with everything a device or an unknown holder may do. A section under a device's lock is one step (Lipton,
 CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere. Taking a lock that another thread
 takes too can wait and is a step of its own. What a section fills is seen unless it is the section's last act,
-and so is every value of a variable that a property reads.
+and so is every value of a variable that a property reads. What the hooks of a still device do, nobody else ever touches.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Visibility:
     def __init__(self, system: System, properties: Iterable[PropertyDecl] = ()) -> None:
         self._watched = frozenset(n for p in properties for n in variables(p.formula))
         threads = threads_of(system)
+        self._still = frozenset(d.name for d in system.devices if d.still)
         self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
         self._waited_for = self._device_locks | contended(threads)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
@@ -39,6 +40,8 @@ class Visibility:
 
     def _decide(self, thread: Thread, node: int) -> bool:
         step = thread.program.nodes[node].step
+        if step.origin.actor in self._still and not _frees(step):
+            return False
         if step.op in ("lock", "unlock"):
             return step.names[0] in self._waited_for and step.op == "lock"
         touched = resources(step)

@@ -21,7 +21,10 @@ ALIGNMENT = {"page": 12, "huge_page": 21, "pud_page": 30}
 """Low bits known to be zero, by declared parameter kind."""
 
 TASK_SIZE = 1 << 47
-PAGE_BITS, PMD_BITS = 12, 21
+LEVEL_BITS = {"PTE": 12, "PMD": 21, "PUD": 30}
+"""Levels of the page table, lowest first, and what one entry maps. A path sees two neighbours of them."""
+LEVELS = ("PTE", "PMD")
+"""Those of a path that names none."""
 
 CONSTANTS = {"TASK_SIZE": (TASK_SIZE, "number"), "true": (1, "bool"), "false": (0, "bool"),
              "writable": (1, "bool"), "readonly": (0, "bool")}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmucheck.names.builtins import BINDER_KINDS, LOOKS, PARAM_KINDS
+from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, LOOKS, PARAM_KINDS
 from mmucheck.names.kinds import BodyChecker, Context, Scope, walk_expr
 from mmucheck.names.library import Library, Versioned
 from mmucheck.syntax import ast
@@ -61,6 +61,8 @@ class _DeclarationChecker:
         scope = self.body.scope_of(code.params)
         ctx = Context(versioned.version)
         if isinstance(code, ast.Path):
+            if code.levels is not None:
+                self._levels(code.levels)
             for condition in code.requires:
                 self.body.expect(condition, "bool", scope, ctx)
             self.body.block(code.body, scope, ctx)
@@ -68,6 +70,16 @@ class _DeclarationChecker:
             self.body.block(code.body, scope, ctx)
         elif code.value is not None:
             self.body.kind(code.value, scope, ctx)
+
+    def _levels(self, levels: tuple[ast.Name, ast.Name]) -> None:
+        known = list(LEVEL_BITS)
+        unknown = [level for level in levels if level.name not in LEVEL_BITS]
+        for level in unknown:
+            self.body.say("E211", f"`{level.name}` is not a level of the page table", level.span, suggest(level.name, known))
+        lower, upper = levels
+        if not unknown and known.index(upper.name) != known.index(lower.name) + 1:
+            message = f"`{upper.name}` is not the level above `{lower.name}`"
+            self.body.say("E211", message, upper.span, "write `levels PTE, PMD` or `levels PMD, PUD`")
 
     def _device(self, device: ast.Device) -> None:
         ctx = Context(device=device)

@@ -107,6 +107,7 @@ class _Namer:
     def show(self, state: State[int]) -> dict[str, str]:
         """Every shown thing with its value."""
         shown: dict[str, str] = {}
+        lower, upper = self.system.levels
         for region in self.layout.regions:
             kind = state[f"region.{region.name}.kind"]
             text = {0: "none", 3: "marked"}.get(kind, "")
@@ -114,13 +115,13 @@ class _Namer:
                 text = f"table {state[f'region.{region.name}.table']}"
             elif kind == PMD_HUGE:
                 text = f"huge frame {state[f'region.{region.name}.frame']} {_mode(state[f'region.{region.name}.write'])}"
-            shown[f"PMD {state[f'region.{region.name}.key']:#x}"] = text
+            shown[f"{upper} {state[f'region.{region.name}.key']:#x}"] = text
         for page in self.layout.pages:
             kind = state[f"page.{page.name}.kind"]
             text = {0: "none", 2: "marked"}.get(kind, "")
             if kind == PTE_PRESENT:
                 text = f"frame {state[f'page.{page.name}.frame']} {_mode(state[f'page.{page.name}.write'])}"
-            shown[f"PTE {state[f'page.{page.name}.key']:#x}"] = text
+            shown[f"{lower} {state[f'page.{page.name}.key']:#x}"] = text
         for what in ("frame", "table"):
             for name in sorted(self._used[what], key=int):
                 if f"{what}.{name}.refs" in state:
@@ -129,6 +130,8 @@ class _Namer:
             for cache in device.caches:
                 for slot in self.layout.pages if cache.of == "pages" else self.layout.regions:
                     entry = f"{device.name}.{cache.name}.{slot.name}"
+                    if f"{entry}.valid" not in state:
+                        continue  # left out of the run: see mmucheck.lower.mixes
                     address = state[f"{'page' if cache.of == 'pages' else 'region'}.{slot.name}.key"]
                     text = "-"
                     if state[f"{entry}.valid"]:
@@ -137,7 +140,8 @@ class _Namer:
                         )
                     shown[f"{device.name}.{cache.name} {address:#x}"] = text
             for name, _ in device.variables:
-                shown[f"{device.name}.{name}"] = str(state[f"{device.name}.{name}"])
+                if f"{device.name}.{name}" in state:
+                    shown[f"{device.name}.{name}"] = str(state[f"{device.name}.{name}"])
         return shown
 
     def _references(self, state: State[int], what: str, name: str) -> str:

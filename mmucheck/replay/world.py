@@ -21,7 +21,7 @@ from mmucheck.machine.state import (
     holds,
     threads_of,
 )  # fmt: skip
-from mmucheck.names.builtins import PAGE_BITS, PMD_BITS, TASK_SIZE
+from mmucheck.names.builtins import LEVEL_BITS, LEVELS, TASK_SIZE
 from mmucheck.records import record
 
 SPARE_FRAMES = 3
@@ -51,20 +51,20 @@ class Scenario:
     held_frames: frozenset[int] = frozenset()
     held_tables: frozenset[int] = frozenset()
     cached: tuple[tuple[str, str, int, bool], ...] = ()
+    bits: tuple[int, int] = (LEVEL_BITS[LEVELS[0]], LEVEL_BITS[LEVELS[1]])
+    """What an entry of the lower and of the upper level maps, as powers of two."""
+
+    def page_of(self, address: int) -> int:
+        return address >> self.bits[0] << self.bits[0]
+
+    def region_of(self, address: int) -> int:
+        return address >> self.bits[1] << self.bits[1]
 
     def with_page(self, address: int) -> Scenario:
         """The same start with one more, empty, page."""
-        key, region = page_of(address), region_of(address)
+        key, region = self.page_of(address), self.region_of(address)
         regions = self.regions if any(k == region for k, _ in self.regions) else (*self.regions, (region, Entry(PMD_NONE)))
         return replace(self, pages=(*self.pages, (key, Entry(0))), regions=regions)
-
-
-def page_of(address: int) -> int:
-    return address >> PAGE_BITS << PAGE_BITS
-
-
-def region_of(address: int) -> int:
-    return address >> PMD_BITS << PMD_BITS
 
 
 def layout_of(scenario: Scenario) -> Layout:
@@ -74,7 +74,7 @@ def layout_of(scenario: Scenario) -> Layout:
     frames |= {e.target for _, e in scenario.regions if e.kind == PMD_HUGE} | {scenario.frame, ZERO_PAGE}
     tables = {e.target for _, e in scenario.regions if e.kind == PMD_TABLE} | {scenario.table}
     return Layout(
-        pages=tuple(Slot(f"p{i}", regions[region_of(key)]) for i, (key, _) in enumerate(scenario.pages)),
+        pages=tuple(Slot(f"p{i}", regions[scenario.region_of(key)]) for i, (key, _) in enumerate(scenario.pages)),
         regions=tuple(Slot(name) for name in regions.values()),
         frames=_names(frames),
         tables=_names(tables),
@@ -91,7 +91,7 @@ def start(system: System, scenario: Scenario, layout: Layout) -> State[int]:
     """The state a scenario describes. References are counted from the entries; devices hold what ``cached`` says."""
     state: State[int] = {}
     for slot, (key, entry) in zip(layout.pages, scenario.pages, strict=True):
-        inside = page_of(scenario.witness) == key
+        inside = scenario.page_of(scenario.witness) == key
         state |= {f"page.{slot.name}.key": key, f"page.{slot.name}.addr": scenario.witness if inside else key,
                   f"page.{slot.name}.kind": entry.kind, f"page.{slot.name}.frame": entry.target,
                   f"page.{slot.name}.write": entry.write}  # fmt: skip
@@ -132,7 +132,7 @@ def start(system: System, scenario: Scenario, layout: Layout) -> State[int]:
 
 def _start_devices(system: System, scenario: Scenario, layout: Layout, state: State[int]) -> None:
     looks = Looks(Concrete(), system, layout)
-    present = {(d, c, page_of(a)): w for d, c, a, w in scenario.cached}
+    present = {(d, c, scenario.page_of(a)): w for d, c, a, w in scenario.cached}
     for device in system.devices:
         for cache, slot, of in cache_slots(device, layout):
             entry = f"{device.name}.{cache}.{slot}"

@@ -106,10 +106,10 @@ class _Names:
         if self._verbose or what in self._changing:
             return True
         value = self._start.get(what, "")
-        return what.startswith(("PTE ", "PMD ")) and value.startswith(("frame ", "huge "))
+        return what.startswith(("PTE ", "PMD ", "PUD ")) and value.startswith(("frame ", "huge "))
 
     def column(self, what: str) -> str:
-        if what.startswith(("PTE ", "PMD ")):
+        if what.startswith(("PTE ", "PMD ", "PUD ")):
             return "page table"
         if what.startswith("refs of "):
             return "references"

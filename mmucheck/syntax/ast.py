@@ -234,6 +234,7 @@ class Macro(Declaration):
 class Path(Declaration):
     params: tuple[Param, ...]
     anchor: str
+    levels: tuple[Name, Name] | None  # the lower and the upper level; None: PTE, PMD
     requires: tuple[Expr, ...]
     body: Block
 

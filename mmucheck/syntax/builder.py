@@ -107,9 +107,13 @@ class TreeBuilder(Transformer[Token, Any]):
         return ast.Macro(self._token_span(name), str(name), doc, params, anchor or "", None, value)
 
     def path(self, meta: Meta, items: list[Any]) -> ast.Path:
-        doc, name, params, anchor, *requires, body = items
+        doc, name, params, anchor, levels, *requires, body = items
         conditions = tuple(r[1] for r in requires)
-        return ast.Path(self._token_span(name), str(name), doc, params, anchor or "", conditions, body)
+        return ast.Path(self._token_span(name), str(name), doc, params, anchor or "", levels, conditions, body)
+
+    def levels(self, meta: Meta, items: list[Any]) -> tuple[ast.Name, ast.Name]:
+        lower, upper = (ast.Name(self._token_span(item), str(item)) for item in items)
+        return lower, upper
 
     def when(self, meta: Meta, items: list[Any]) -> ast.Expr:
         return items[0]  # type: ignore[no-any-return]

@@ -99,9 +99,9 @@ class Machine:
         handlers write variables, since a run elsewhere then leaves nothing behind."""
         self.uneven = False
         everywhere = self.handlers_write or self.handlers_map or self.handlers_stray or not self.reduced
-        pages = [p << 12 for p in self.w.pages if everywhere or any(x >> 12 == p for x in self.w.witnesses)]
-        self.watched_pages = tuple(self.w.pages[p >> 12] for p in pages)
-        self.watched_regions = tuple({self.w.regions[p >> 21] for p in pages})
+        pages = [p * self.w.page for p in self.w.pages if everywhere or any(x // self.w.page == p for x in self.w.witnesses)]
+        self.watched_pages = tuple(self.w.pages[p // self.w.page] for p in pages)
+        self.watched_regions = tuple({self.w.regions[p // self.w.region] for p in pages})
         return tuple(pages)
 
     # ---- compiling
@@ -246,7 +246,8 @@ class Machine:
             case "drop":
                 yield core, g, (), 0, self._drop(step, args)
             case "fill":
-                mine2 = [i for i, s in enumerate(self.w.slots) if (s.device, s.cache) == step.names and s.address >> 12 == args[0] >> 12]
+                here = args[0] // self.w.page
+                mine2 = [i for i, s in enumerate(self.w.slots) if (s.device, s.cache) == step.names and s.address // self.w.page == here]
                 yield core, g, (), 0, tuple((i, 2 * self._frame(args[1], step) + args[2]) for i in mine2)
             case "get_page" | "put_page":
                 yield self._count(core, self._frame(args[0], step), 1 if op == "get_page" else -1, step), g, (), 0, ()
@@ -291,12 +292,12 @@ class Machine:
 
     def _next_page(self, step: Step, value: int) -> int:
         """Where a loop over pages goes on: of the untracked pages between tracked ones it visits the first, and the last of a region."""
-        if not step.origin.text.startswith("next ") or Const(4096) not in getattr(step.args[0], "args", ()):
+        if not step.origin.text.startswith("next ") or Const(self.w.page) not in getattr(step.args[0], "args", ()):
             return value
-        page = value >> 12
-        if page in self.w.pages or page - 1 in self.w.pages or page % 512 == 0:
+        page, many = value // self.w.page, self.w.region // self.w.page
+        if page in self.w.pages or page - 1 in self.w.pages or page % many == 0:
             return value
-        return min([page | 511, *(p for p in self.w.pages if p > page)]) << 12
+        return min([page // many * many + many - 1, *(p for p in self.w.pages if p > page)]) * self.w.page
 
     def _key(self, step: Step, args: list[int]) -> int:
         return args[0] // (self.granules[step.names[0]] or 1) if args else 0
@@ -315,8 +316,8 @@ class Machine:
         for i, s in enumerate(self.w.slots):
             if (s.device, s.cache) != step.names:
                 continue
-            size = 1 if s.of == "pages" else 1 << 21
-            self.uneven |= any(edge & 4095 and edge >> 12 == s.address >> 12 for edge in args)
+            size = 1 if s.of == "pages" else self.w.region
+            self.uneven |= any(edge % self.w.page and edge // self.w.page == s.address // self.w.page for edge in args)
             if not args or (args[0] < args[1] and args[0] < s.address + size and s.address < args[1]):
                 found.append((i, -1))
         return tuple(found)
@@ -339,7 +340,7 @@ class Machine:
         return holders + 2 * by
 
     def _entry(self, core: Core, op: str, args: list[int]) -> Core:
-        page, region = self.w.pages.get(args[0] >> 12), self.w.regions.get(args[0] >> 21)
+        page, region = self.w.pages.get(args[0] // self.w.page), self.w.regions.get(args[0] // self.w.region)
         value = 2 * args[1] + args[2] if len(args) == 3 else 0
         if op in ("fill_table", "clear_table"):
             new = value if op == "fill_table" else NONE

@@ -3,7 +3,8 @@
 Written from models/README.md and the semantics contract alone, to be compared with the checker's verdicts. It shares the
 intermediate form with the checker, and nothing that gives it a meaning.
 
-The world: two neighbouring pages, in one 2 MiB region or on both sides of the border of two; up to two frames mapped at the
+The world: two neighbouring pages (4 KiB, or 2 MiB for a path of the levels PMD and PUD), in one region (2 MiB, 1 GiB) or on both
+sides of the border of two; up to two frames mapped at the
 start (each with an unknown holder, who may let go at any moment), the zero page, frames and tables to be handed out (freed
 ones again). Start states: everything quiescent that the path's `requires` allow. A path over a range gets the first page, the
 second, both, and (if it unlinks tables) a whole region. Properties are asked at one witness byte after another: the first and
@@ -14,7 +15,9 @@ The search keeps, for each state without the caches, the set of cache contents i
 another thread nor a device nor a property can notice are run without a stop in between. An unknown holder lets go only once no
 other reference is left: earlier nobody could tell.
 
-Limits: one run of a handler at a time for each device; a huge page has one tracked 4 KiB part, which is one object with it
+Of several devices one at a time acts by itself, unless ``apart`` is false; what the hooks of all do happens in any case.
+
+Limits: one run of a handler at a time for each device; a huge page has one tracked part, which is one object with it
 (`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
 pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
 not taken; spare frames and tables are few (an allocation finds none then, and fails);
@@ -42,17 +45,16 @@ from .state import (
     OracleError,
     Places,
     Proc,
+    Slot,
     Value,
     compile_expr,
     kept_frame,
     looks_in,
 )  # fmt: skip
 
-PAGE, REGION = 1 << 12, 1 << 21
 BASE = 1 << 30
-ONE_REGION = (BASE + REGION - 2 * PAGE, BASE + REGION - PAGE)
-TWO_REGIONS = (BASE + REGION - PAGE, BASE + REGION)
 HUGE_STEPS = {"set_pmd", "fill_table", "split_page", "wrprotect_pmd", "mkwrite_pmd"}
+SIZE = {"page": 12, "huge_page": 21, "pud_page": 30}
 SPARE_FRAMES, SPARE_TABLES = 3, 2
 CAP = 400_000
 
@@ -74,10 +76,13 @@ class _Asked(NamedTuple):
 class Oracle:
     """``broken``: the properties found broken, by name; a property that is not in it after ``run`` holds in the small world."""
 
-    def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP, reduced: bool = True) -> None:
+    def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP, reduced: bool = True,
+                 apart: bool = True) -> None:  # fmt: skip
         self.system, self.cap = system, cap
         self.w = Places(system)
         self.machine = Machine(system, self.w, reduced)
+        self.apart = apart
+        self._acting: frozenset[str] = frozenset()
         self.broken: dict[str, Broken] = {}
         self.states = 0
         self.finished = False  # has any run of the path come to its end?
@@ -95,38 +100,54 @@ class Oracle:
         """Search every world until every property is broken or all worlds are done. The names of the broken properties.
         ``worlds``: pairs of pages, in order, to be searched instead of the usual ones."""
         ops = {n.step.op for p in self.system.threads for n in p.nodes}
-        pairs = [TWO_REGIONS] if ops & HUGE_STEPS or self._whole_regions() else [ONE_REGION, TWO_REGIONS]
+        page, region = self.w.page, self.w.region
+        one_region = (BASE + region - 2 * page, BASE + region - page)
+        two_regions = (BASE + region - page, BASE + region)
+        pairs = [two_regions] if ops & HUGE_STEPS or self._whole_regions() else [one_region, two_regions]
         hooks_ask = any("has" in looks_in(a) for p in self.system.threads for n in p.nodes for a in n.step.args)
         by_page = hooks_ask or any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
-        runs = [(pages, False) for pages in pairs] + ([(TWO_REGIONS, True)] if "clear_pmd" in ops else [])
+        runs = [(pages, False) for pages in pairs] + ([(two_regions, True)] if "clear_pmd" in ops else [])
         if worlds:
             alone = bool(ops & HUGE_STEPS)  # one tracked page in each region
-            runs = [((a, b), False) for a, b in worlds if not (alone and a // REGION == b // REGION)]
+            runs = [((a, b), False) for a, b in worlds if not (alone and a // region == b // region)]
         for pages, whole in runs:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
             choices = [self._values(p.params, pages, whole) for p in self.system.threads]
-            ends: list[tuple[int, ...]] = [(p, p + PAGE - 1) for p in pages]
+            ends: list[tuple[int, ...]] = [(p, p + page - 1) for p in pages]
             if by_page and (self.machine.handlers_write or hooks_ask):
                 ends = [(*ends[0], *ends[1])]  # what is asked of one page may decide what becomes of the other
-            spots = ends if by_page else [(x,) for p in pages for x in (p, p + PAGE - 1)]
+            spots = ends if by_page else [(x,) for p in pages for x in (p, p + page - 1)]
             even = False
             for witnesses in spots:
-                if even and not by_page and witnesses[0] % PAGE:
+                if even and not by_page and witnesses[0] % page:
                     continue  # no range had an edge inside this page: its last byte fares as its first
-                self.w.place(pages, witnesses)
-                self._handled = self.machine.watch()
-                even = False
-                for values in product(*choices):
-                    if self._mirrored(values):
-                        continue
-                    for asked in self._open:
-                        asked.good.clear()
-                    self._search(values)
-                    if not self._open:
-                        return set(self.broken)
-                even = not self.machine.uneven
+                even = True
+                for acting in self._sets():
+                    self._acting = acting
+                    self.w.place(pages, witnesses, acting)
+                    self._handled = self.machine.watch()
+                    for values in product(*choices):
+                        if self._mirrored(values):
+                            continue
+                        for asked in self._open:
+                            asked.good.clear()
+                        self._search(values)
+                        if not self._open:
+                            return set(self.broken)
+                    even = even and not self.machine.uneven
         return set(self.broken)
+
+    def _sets(self) -> list[frozenset[str]]:
+        """Which devices act by themselves (fill, evict, run handlers): one after another, and with each those that write variables
+        in a handler or look into their caches. The hooks of all run."""
+        names = [d.name for d in self.system.devices]
+        if not self.apart:
+            return [frozenset(names)]
+        programs = [*self.system.threads, *(h for d in self.system.devices for h in d.handlers)]
+        asking = {n.step.origin.actor for p in programs for n in p.nodes if any("has" in looks_in(a) for a in n.step.args)}
+        writing = {d.name for d in self.system.devices for h in d.handlers for n in h.nodes if n.step.op == "set_var"}
+        return list(dict.fromkeys(frozenset({name} | asking | writing) for name in names))
 
     def _mirrored(self, values: tuple[dict[str, int], ...]) -> bool:
         """Equal threads: one order of their parameters is enough."""
@@ -135,7 +156,7 @@ class Oracle:
         return equal and orders != sorted(orders)
 
     def _whole_regions(self) -> bool:
-        return any(kind == "huge_page" for p in self.system.threads for _, kind in p.params)
+        return any(1 << SIZE.get(kind, 0) == self.w.region for p in self.system.threads for _, kind in p.params)
 
     # ---- where a search starts
 
@@ -145,22 +166,23 @@ class Oracle:
         spans: list[dict[str, int]] = [{}]
         if "start" in names and "end" in names:
             kind = dict(params)["start"]
-            if kind == "huge_page":
-                spots = [(BASE, BASE + REGION), (BASE, BASE + 2 * REGION), (BASE + REGION, BASE + 2 * REGION)]
+            page, region = self.w.page, self.w.region
+            if 1 << SIZE.get(kind, 0) == region:
+                spots = [(BASE, BASE + region), (BASE, BASE + 2 * region), (BASE + region, BASE + 2 * region)]
             else:
                 a, b = pages
-                spots = [(a, b), (a, b + PAGE), (b, b + PAGE)]
-                if whole and kind == "page":
-                    spots = [(BASE, BASE + REGION)]
+                spots = [(a, b), (a, b + page), (b, b + page)]
+                if whole and 1 << SIZE.get(kind, 0) == page:
+                    spots = [(BASE, BASE + region)]
             spans = [{"start": s, "end": e} for s, e in spots]
         each: list[list[tuple[str, int]]] = []
         for name, kind in params:
             if name in ("start", "end") and spans[0]:
                 continue
-            if kind in ("page", "address"):
+            if kind in ("page", "address") or 1 << SIZE.get(kind, 0) == self.w.page:
                 each.append([(name, p) for p in pages])
-            elif kind == "huge_page":
-                each.append([(name, r * REGION) for r in dict.fromkeys(p // REGION for p in pages)])
+            elif 1 << SIZE.get(kind, 0) == self.w.region:
+                each.append([(name, r * self.w.region) for r in dict.fromkeys(p // self.w.region for p in pages)])
             elif kind == "pud_page":
                 each.append([(name, BASE)])
             elif kind == "bool":
@@ -195,7 +217,7 @@ class Oracle:
                     weaker = {entry & ~1} if s.of == "pages" and entry >= 0 else set()
                     holds.append({-1, max(entry, -1)} | weaker)
                 same = [(i, j) for i, s in enumerate(self.w.slots) for j, o in enumerate(self.w.slots[:i])
-                        if (s.device, s.cache, s.address >> 12) == (o.device, o.cache, o.address >> 12)]  # fmt: skip
+                        if (s.device, s.cache, s.address // self.w.page) == (o.device, o.cache, o.address // self.w.page)]  # fmt: skip
                 yield core, [k for k in product(*holds) if all(k[i] == k[j] for i, j in same)]
 
     # ---- the search
@@ -262,7 +284,7 @@ class Oracle:
                         found[settled, effect] = None
         for k, programs in enumerate(machine.handlers):
             pid = machine.threads + k
-            if core.procs[pid] is None:
+            if core.procs[pid] is None and machine.devices[k].name in self._acting:
                 for program in programs:
                     for values in self._values(machine.programs[program].params, self._handled):
                         for settled in machine.settle(machine.begin(core, pid, program, values), pid):
@@ -297,7 +319,7 @@ class Oracle:
     def _hardware(self, core: Core, caches: Caches) -> Iterator[Caches]:
         """One fill or eviction, of a whole page where both its ends are kept."""
         for i, s in enumerate(self.w.slots):
-            page = [j for j, o in enumerate(self.w.slots) if (o.device, o.cache, o.address >> 12) == (s.device, s.cache, s.address >> 12)]
+            page = [j for j, o in enumerate(self.w.slots) if self._same_page(s, o)]
             if i != page[0]:
                 continue
             entries = set()
@@ -308,12 +330,16 @@ class Oracle:
                     entries = {self.w.pmd(core, s.address) - TABLE}
                 else:
                     entries = {self.w.walk(core, s.address)}
-                    if any(o.device == s.device and o.of == "tables" and o.address == s.address >> 21 << 21 and caches[j] >= 0
+                    above = s.address // self.w.region * self.w.region
+                    if any(o.device == s.device and o.of == "tables" and o.address == above and caches[j] >= 0
                            for j, o in enumerate(self.w.slots)):  # fmt: skip
                         entries.add(self.w.pte(core, s.address))
             for entry in entries | {-1}:
                 if entry >= -1 and any(entry != caches[j] for j in page):
                     yield _apply(tuple((j, entry) for j in page), caches)
+
+    def _same_page(self, s: Slot, o: Slot) -> bool:
+        return (o.device, o.cache, o.address // self.w.page) == (s.device, s.cache, s.address // self.w.page)
 
     # ---- properties
 

@@ -76,6 +76,8 @@ class Places:
     """Which addresses the world has: tracked pages, their regions, the witness bytes, and the slots of the caches."""
 
     def __init__(self, system: System) -> None:
+        sizes = {"PTE": 1 << 12, "PMD": 1 << 21, "PUD": 1 << 30}
+        self.page, self.region = (sizes[level] for level in system.levels)  # what an entry maps, in bytes
         self.pages: dict[int, int] = {}
         self.regions: dict[int, int] = {}
         self.home: list[int] = []
@@ -84,28 +86,29 @@ class Places:
         self.variables = {(d.name, v): i for i, (d, v) in enumerate((d, v) for d in system.devices for v, _ in d.variables)}
         self.system = system
 
-    def place(self, pages: tuple[int, ...], witnesses: tuple[int, ...]) -> None:
-        self.pages = {p >> 12: i for i, p in enumerate(pages)}
-        self.regions = {r: i for i, r in enumerate(dict.fromkeys(p >> 21 for p in pages))}
-        self.home = [self.regions[p >> 21] for p in pages]
+    def place(self, pages: tuple[int, ...], witnesses: tuple[int, ...], kept: frozenset[str]) -> None:
+        """``kept``: the devices whose caches there are."""
+        self.pages = {p // self.page: i for i, p in enumerate(pages)}
+        self.regions = {r: i for i, r in enumerate(dict.fromkeys(p // self.region for p in pages))}
+        self.home = [self.regions[p // self.region] for p in pages]
         self.witnesses = witnesses
         self.slots = []
-        for d in self.system.devices:
+        for d in (d for d in self.system.devices if d.name in kept):
             mine: dict[str, list[int]] = {}
             for c in d.caches:
                 when = compile_expr(c.when, {}, self) if c.when is not None else None
-                spots = witnesses if c.of == "pages" else tuple(dict.fromkeys(w >> 21 << 21 for w in witnesses))
+                spots = witnesses if c.of == "pages" else tuple(dict.fromkeys(w // self.region * self.region for w in witnesses))
                 for spot in spots:
                     feeds = tuple(i for i in mine.get(c.source, ()) if self.slots[i].address == spot)
                     mine.setdefault(c.name, []).append(len(self.slots))
                     self.slots.append(Slot(d.name, c.name, c.of, c.source, when, spot, feeds))
 
     def pte(self, core: Core, a: int) -> int:
-        i = self.pages.get(a >> 12)
+        i = self.pages.get(a // self.page)
         return NONE if i is None else core.ptes[i]
 
     def pmd(self, core: Core, a: int) -> int:
-        i = self.regions.get(a >> 21)
+        i = self.regions.get(a // self.region)
         return NONE if i is None else core.pmds[i]
 
     def walk(self, core: Core, a: int) -> int:
@@ -151,7 +154,7 @@ def compile_expr(expr: Expr, names: dict[str, int], w: Places) -> Value:
             def has(c: Core, p: Proc, k: Caches, n: dict[str, int]) -> int:
                 at = a(c, p, k, n)
                 own = [i for i, s in enumerate(w.slots) if f"{s.device}.{s.cache}" == qualified]
-                exact = [i for i in own if w.slots[i].address == at] or [i for i in own if w.slots[i].address >> 12 == at >> 12]
+                exact = [i for i in own if w.slots[i].address == at] or [i for i in own if w.slots[i].address // w.page == at // w.page]
                 return int(any(k[i] >= 0 for i in exact[:1]))
 
             return has
@@ -224,7 +227,7 @@ def _look(name: str, f: list[Value], w: Places) -> Value:
 
         def cached(c: Core, p: Proc, k: Caches, n: dict[str, int]) -> int:
             device, at, what = w.system.devices[d(c, p, k, n)].name, a(c, p, k, n), x(c, p, k, n)
-            at = at >> 21 << 21 if of == "tables" else at
+            at = at // w.region * w.region if of == "tables" else at
             wanted = {what} if of == "tables" else {2 * what + 1} if name == "cached_writable" else {2 * what, 2 * what + 1}
             return int(any(k[i] in wanted for i, s in enumerate(w.slots) if (s.device, s.of, s.address) == (device, of, at)))
 
