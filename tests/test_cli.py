@@ -18,7 +18,7 @@ import pytest
 
 from mmucheck.analyses.run import Result
 from mmucheck.analyses.subjects import Obligation, Subject
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs
 from mmucheck.cli.main import main
 from mmucheck.engines.verdicts import Decision
 
@@ -129,7 +129,7 @@ def test_too_deep_to_load(work: Path, capsys: pytest.CaptureFixture[str], monkey
     def deep(*_: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(common, "load_files", deep)
+    monkeypatch.setattr(inputs, "load_files", deep)
     assert main(["check", "good.mmu"]) == 2
     assert "E004" in capsys.readouterr().err
 

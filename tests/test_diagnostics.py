@@ -14,7 +14,7 @@ import pytest
 
 from mmucheck.analyses.plan import Builder
 from mmucheck.analyses.subjects import subjects
-from mmucheck.cli import common
+from mmucheck.cli import inputs
 from mmucheck.cli.main import main
 from mmucheck.report.diagnostics import render
 from mmucheck.report.style import Style
@@ -27,9 +27,9 @@ CASES = sorted(p.name for p in BAD.glob("*.mmu"))
 def findings(name: str) -> list[Diagnostic]:
     """Everything wrong with a file of `bad/`, up to what shows only when its checks are put together."""
     try:
-        library = common.load_files([Path(name)])
+        library = inputs.load_files([Path(name)])
         builder = Builder(library)
-        for subject in subjects(common.select(library, [common.Target(Path(name))])):
+        for subject in subjects(inputs.select(library, [inputs.Target(Path(name))])):
             builder.system(subject)
     except InputError as error:
         return list(error.diagnostics)

@@ -67,8 +67,9 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "a range misses its last byte": (Machine, "_step_drop", short_drop),
     "frames are never freed": (Looks, "slot_freed", lambda self, state, what, slot: self.false),
     "devices never fill by themselves": (Machine, "fills", lambda self: []),
-    "nothing happens between steps": (Lowering, "_closure", lambda self, state: None),
-    "handlers never run": (Lowering, "_advance", lambda self, handler, state: None),
+    "nothing happens between steps": (Lowering, "_closure", lambda self, *_: None),
+    "handlers never run": (Lowering, "_advance", lambda self, *_: None),
+    "no step is seen to be taken": (unroll.Unrolling, "take", lambda self, act, when: None),
     "every step is invisible": (Visibility, "__call__", lambda self, thread, node: False),
     "properties are not asked": (unroll, "violated", lambda machine, prop, state: machine.domain.not_(machine.looks.true)),
 }

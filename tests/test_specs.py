@@ -35,6 +35,13 @@ def test_exit_code_says_so(report: dict) -> None:
     assert report["code"] == 0
 
 
+def test_no_success_is_hollow(report: dict) -> None:
+    """Every proof says what it exercises, and no statement of a shipped path is dead."""
+    proofs = [r for r in report["results"] if r["verdict"] == "proved"]
+    assert all(r["exercised"] and r["exercised"]["reached"] for r in proofs)
+    assert {(m["file"], m["line"]) for r in proofs for m in r["exercised"]["missing"] if m["dead"]} == set()
+
+
 def test_every_path_is_decided_for_the_cpu(report: dict) -> None:
     """The CPU's TLB validates the path models: each path of the library has a check on ``cpu``."""
     from mmucheck.names.loading import load

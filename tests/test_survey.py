@@ -13,7 +13,7 @@ from mmucheck.analyses.run import run
 from mmucheck.analyses.subjects import Obligation, Subject
 from mmucheck.analyses.survey import frames, kernel_of, questions
 from mmucheck.analyses.verdict_cache import VerdictCache
-from mmucheck.cli.common import load_files
+from mmucheck.cli.inputs import load_files
 from mmucheck.cli.main import main
 from mmucheck.engines.solver import Limits
 from mmucheck.names.library import Library

@@ -9,14 +9,15 @@ import hashlib
 import os
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmucheck.analyses.run import Result
 from mmucheck.analyses.verdict_cache import DECIDED, tool_digest
 from mmucheck.names.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
+    from mmucheck.analyses.run import Result
     from mmucheck.names.library import Library
 
 
@@ -51,7 +52,7 @@ class FinishedRun:
             (str(asked), (str(real), hashlib.sha256(library.files[name].text.encode()).digest()))
             for name, (asked, real) in library.places.items()
         ]
-        bare = [Result(r.obligation, r.decision, r.scope, None, r.notes) for r in results]
+        bare = [replace(r, trace=None) for r in results]
         try:
             write_sealed(self._path, pickle.dumps((files, bare), protocol=5))
         except OSError:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mmucheck.analyses.subjects import Obligation, Subject, Systems, subjects
-from mmucheck.analyses.verdict_cache import Kept, VerdictCache, keys_of
-from mmucheck.engines.verdicts import Decision, InternalError
+from mmucheck.analyses.verdict_cache import VerdictCache, keys_of
+from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, VACUOUS, Decision, InternalError
 from mmucheck.records import record
 
 if TYPE_CHECKING:
+    from mmucheck.analyses.workers import Finished
     from mmucheck.engines.solver import Limits
+    from mmucheck.ir.program import PropertyDecl
     from mmucheck.names.library import Library
     from mmucheck.replay.trace import Trace
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 @record
 class Result:
     """An obligation with its decision. ``trace`` is set for a refutation; ``notes`` are about the subject; ``error`` is set
-    instead of a decision when the tool contradicted itself."""
+    instead of a decision when the tool contradicted itself; ``strict``: a hollow success counts as unexpected."""
 
     obligation: Obligation
     decision: Decision | None
@@ -28,139 +32,197 @@ class Result:
     trace: Trace | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
+    strict: bool = False
 
     @property
     def as_expected(self) -> bool | None:
-        """None where nothing was expected."""
-        if self.decision is None:
+        """None where nothing was expected. A hollow success is never as expected."""
+        if self.decision is None or self.hollow:
             return False
         return self.decision.verdict == self.obligation.expected if self.obligation.expected else None
 
+    @property
+    def hollow(self) -> str:
+        """For ``strict``, why a success is none, "" if it is one: a vacuous verdict that nobody has stated, or a proof about a path
+        with statements that no run reaches."""
+        if not self.strict or self.decision is None:
+            return ""
+        if self.decision.verdict == VACUOUS and not self.obligation.expected:
+            return self.decision.reason
+        seen = self.decision.exercised if self.decision.verdict == PROVED else None
+        dead = dict.fromkeys(f"{m.file}:{m.line}" for m in (seen.missing if seen is not None else ()) if m.dead)
+        return f"no run reaches {', '.join(dead)}" if dead else ""
+
 
 Progress = Callable[[int, int, str], None]
+Say = Callable[[Result], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came while deciding. ``results``: those decided before it, in the order wanted; ``total``: how many were wanted."""
+
+    def __init__(self, results: list[Result], total: int) -> None:
+        super().__init__(f"{len(results)} of {total} decided")
+        self.results, self.total = results, total
 
 
 def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: int = 1, progress: Progress | None = None,
         kept: VerdictCache | None = None, traces: bool = True) -> list[Result]:  # fmt: skip
     """A result for every obligation, in the order given. ``kept``: verdicts of earlier runs, none by default; ``traces``: whether
-    results carry them (of refutations that are replayed either way). Subjects that come to the same are decided once.
+    results carry them (of refutations that are replayed either way). Subjects that come to the same are decided once. Under a limit of
+    memory the work is done by processes of its own.
 
-    Raises InputError for a subject that cannot be put together; every subject is built before any is decided.
+    Raises InputError for a subject that cannot be put together; every subject is built before any is decided. Raises Interrupted
+    with what is decided so far.
     """
     wanted = list(wanted)
     kept = kept or VerdictCache(None)
     found: dict[Obligation, Result] = {}
     twins: dict[str, list[Obligation]] = {}
-    for subject, group in subjects(wanted).items():
-        known, keys = _remembered(systems, subject, group, kept)
-        found |= known
-        for obligation in group:
-            if obligation not in found and keys:
-                twins.setdefault(keys[obligation.property], []).append(obligation)
-    spared = {o for same in twins.values() for o in same[1:]}
-    groups = subjects(o for o in wanted if o not in found and o not in spared)
-    if jobs > 1 and len(groups) > 1:
-        _parallel(systems.library, groups, (limits, kept), min(jobs, len(groups)), progress, found)
-    else:
-        for i, (subject, group) in enumerate(groups.items()):
-            if progress is not None:
-                progress(i, len(groups), str(subject))
-            found |= {r.obligation: r for r in _decide(systems, subject, group, limits, kept)}
+
+    def say(result: Result) -> None:
+        found[result.obligation] = result if traces else replace(result, trace=None)
+
+    try:
+        for subject, group in subjects(wanted).items():
+            known, keys = _remembered(systems, subject, group, kept, limits)
+            for result in known:
+                say(result)
+            if not limits.rlimit:  # what is decided together shares its resources: nothing may be missing from a group
+                for obligation in group:
+                    if obligation not in found:
+                        twins.setdefault(keys[obligation.property], []).append(obligation)
+        spared = {o for same in twins.values() for o in same[1:]}
+        groups = subjects(o for o in wanted if o not in found and o not in spared)
+        if groups and (limits.memory or (jobs > 1 and len(groups) > 1)):
+            _parallel(systems, groups, (limits, kept), min(jobs, len(groups)), progress, say)
+        else:
+            for i, (subject, group) in enumerate(groups.items()):
+                if progress is not None:
+                    progress(i, len(groups), str(subject))
+                _decide(systems, subject, group, limits, kept, say)
+    except KeyboardInterrupt as stop:
+        _share(found, twins)
+        raise Interrupted([found[o] for o in wanted if o in found], len(wanted)) from stop
+    _share(found, twins)
+    return [found[o] for o in wanted]
+
+
+def _share(found: dict[Obligation, Result], twins: dict[str, list[Obligation]]) -> None:
+    """Give the result of each first one to those that come to the same."""
     for first, *others in twins.values():
-        for other in others:
+        for other in others if first in found else ():
             found[other] = replace(found[first], obligation=other)
-    return [found[o] if traces else replace(found[o], trace=None) for o in wanted]
 
 
-def _remembered(
-    systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache
-) -> tuple[dict[Obligation, Result], dict[str, str]]:
+def _remembered(systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache,
+                limits: Limits) -> tuple[list[Result], dict[str, str]]:  # fmt: skip
     """What earlier runs have decided of a subject, and the keys of its verdicts by property.
 
     It is put together in any case: an error in it is never skipped.
     """
     system = systems.system(subject)
-    if kept.root is None:
-        return {}, {}
-    properties = {p.name: p for p in systems.properties(subject, [o.property for o in group])}
-    keys = keys_of(system, list(properties.values()))
+    keys = keys_of(system, systems.properties(subject, [o.property for o in group]), limits)
     found = {o: kept.find(keys[o.property]) for o in group}
+    if limits.rlimit and None in found.values():
+        return [], keys
     scope = scope_of(subject)
-    return {o: Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None}, keys
+    return [Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None], keys
 
 
-def _decide(systems: Systems, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache) -> list[Result]:
+def _decide(systems: Systems, subject: Subject, group: list[Obligation], limits: Limits, kept: VerdictCache, say: Say) -> bool:
+    """Say a result for every obligation of a subject as it falls. Whatever goes wrong is a result too, of this subject alone: the
+    others go on. False if it ran out of memory."""
     from mmucheck.engines.decide import decide
 
     system = systems.system(subject)
-    properties = {p.name: p for p in systems.properties(subject, [o.property for o in group])}
-    keys = keys_of(system, list(properties.values())) if kept.root is not None else {}
-    known: dict[str, Kept] = {}
+    properties = systems.properties(subject, [o.property for o in group])
+    keys = keys_of(system, properties, limits) if kept.root is not None else {}
     scope = scope_of(subject)
-    try:
-        decisions = decide(system, properties.values(), limits)
-    except InternalError as error:
-        return [Result(o, None, scope, None, system.notes, str(error)) for o in group]
-    for name, decision in decisions.items():
-        trace = None
+    asking: dict[str, list[Obligation]] = {}
+    for o in group:
+        asking.setdefault(o.property, []).append(o)
+
+    def done(prop: PropertyDecl, decision: Decision) -> None:
+        trace: Trace | None = None
         if decision.violation is not None:
             from mmucheck.replay.trace import trace_of
 
             trace = trace_of(system, decision.violation)
-        known[name] = (replace(decision, violation=None), trace)
-        if name in keys:
-            kept.keep(keys[name], *known[name])
-    return [Result(o, known[o.property][0], scope, known[o.property][1], system.notes) for o in group]
+        decision = replace(decision, violation=None)
+        if prop.name in keys:
+            kept.keep(keys[prop.name], decision, trace)
+        for o in asking.pop(prop.name):
+            say(Result(o, decision, scope, trace, system.notes))
+
+    failed: Decision | None = None
+    error = ""
+    try:
+        decide(system, properties, limits, done)
+    except MemoryError:
+        failed = Decision(INCONCLUSIVE, "none", "out of memory")
+    except RecursionError:
+        failed = Decision(INCONCLUSIVE, "none", "the formulas are nested too deeply")
+    except InternalError as contradiction:
+        error = str(contradiction)
+    except Exception as fault:
+        if os.environ.get("MMUCHECK_TRACEBACK"):
+            import traceback
+
+            traceback.print_exception(fault)
+        error = f"{type(fault).__name__}: {fault}"
+    for o in (o for left in asking.values() for o in left):
+        say(Result(o, failed, scope, None, system.notes, error))
+    return failed is None or failed.reason != "out of memory"
 
 
-def _parallel(
-    library: Library,
-    groups: dict[Subject, list[Obligation]],
-    how: tuple[Limits, VerdictCache],
-    jobs: int,
-    progress: Progress | None,
-    found: dict[Obligation, Result],
-) -> None:
-    import multiprocessing
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-
-    context = multiprocessing.get_context("spawn")
-    waiting = list(groups.items())
-    with ProcessPoolExecutor(jobs, context, _start_worker, (library, *how)) as pool:
-        running: dict[Future[list[Result]], Subject] = {pool.submit(_work, s, g): s for s, g in waiting}
-        finished = 0
-        try:
-            while running:
-                ready, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    subject = running.pop(future)
-                    found |= {r.obligation: r for r in future.result()}
-                    finished += 1
-                    if progress is not None:
-                        progress(finished, len(groups), str(subject))
-        except BaseException:
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+Task = tuple[Subject, list[Obligation]]
 
 
-class _Worker:
-    """What a worker process keeps between tasks."""
+def _parallel(systems: Systems, groups: dict[Subject, list[Obligation]], how: tuple[Limits, VerdictCache], jobs: int,
+              progress: Progress | None, say: Say) -> None:  # fmt: skip
+    from mmucheck.analyses.workers import Crew, Finished
 
-    systems: Systems
-    limits: Limits
-    kept: VerdictCache
+    limits, kept = how
+    said: set[Obligation] = set()
+    finished = 0
+
+    def heard(task: Task, result: Result) -> None:
+        said.add(result.obligation)
+        say(result)
+
+    def ended(task: Task, how_it_ended: Finished | str) -> None:
+        nonlocal finished
+        finished += 1
+        subject, group = task
+        if isinstance(how_it_ended, Finished):
+            kept.warnings.extend(how_it_ended.warnings)
+        else:
+            notes = systems.system(subject).notes
+            for o in group:
+                if o not in said:
+                    say(Result(o, Decision(INCONCLUSIVE, "none", how_it_ended), scope_of(subject), None, notes))
+        if progress is not None:
+            progress(finished, len(groups), str(subject))
+
+    crew: Crew[Task, Result] = Crew(jobs, partial(_workshop, systems.library, limits, kept), limits.memory)
+    crew.run(list(groups.items()), heard, ended)
 
 
-def _start_worker(library: Library, limits: Limits, kept: VerdictCache) -> None:
+def _workshop(library: Library, limits: Limits, kept: VerdictCache) -> Callable[[Task, Say], Finished]:
+    """In a worker: what does its tasks."""
     from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.workers import Finished
 
-    _Worker.systems, _Worker.limits, _Worker.kept = Builder(library), limits, kept
+    builder = Builder(library)
 
+    def work(task: Task, say: Say) -> Finished:
+        enough = _decide(builder, *task, limits, kept, say)
+        warnings = tuple(kept.warnings)
+        kept.warnings.clear()
+        return Finished(warnings, spent=not enough)
 
-def _work(subject: Subject, group: list[Obligation]) -> list[Result]:
-    return _decide(_Worker.systems, subject, group, _Worker.limits, _Worker.kept)
+    return work
 
 
 def scope_of(subject: Subject) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
 
 if TYPE_CHECKING:
+    from mmucheck.engines.solver import Limits
     from mmucheck.ir.program import PropertyDecl, System
     from mmucheck.replay.trace import Trace
 
@@ -24,15 +26,20 @@ DECIDED = (PROVED, REFUTED, VACUOUS)
 
 
 class VerdictCache:
-    """``warnings`` says what could not be used. Without a root nothing is kept or found."""
+    """``warnings`` says what could not be used. Without a root nothing is kept or found. Verdicts of which more was asked
+    (Limits.thorough) are kept apart."""
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root / "verdicts" if root is not None else None
+    def __init__(self, root: Path | None, thorough: bool = False) -> None:
+        self.root = root / ("thorough" if thorough else "verdicts") if root is not None else None
         self.warnings: list[str] = []
 
     @classmethod
-    def of_user(cls, enabled: bool) -> VerdictCache:
-        return cls(cache_root() if enabled else None)
+    def of_user(cls, enabled: bool, thorough: bool = False) -> VerdictCache:
+        """Under the user's cache folder, unless caching is off there (``MMUCHECK_CACHE`` is empty)."""
+        found = cls(cache_root() if enabled else None, thorough)
+        if enabled and found.root is None and os.environ.get("MMUCHECK_CACHE") != "":
+            found.warnings.append("the cache folder cannot be used (others may write to it, or it cannot be made); going on without it")
+        return found
 
     def find(self, key: str) -> Kept | None:
         """The verdict under this very key; None if there is none or it is damaged."""
@@ -61,10 +68,13 @@ class VerdictCache:
             self.warnings.append("the cache cannot be written; going on without it")
 
 
-def keys_of(system: System, properties: Sequence[PropertyDecl]) -> dict[str, str]:
+def keys_of(system: System, properties: Sequence[PropertyDecl], limits: Limits) -> dict[str, str]:
     """For each property the key of its verdict: the lowered form with its places, the property, the versions of the solvers and the
-    tool's own source. Limits are left out: they decide whether there is a verdict, not which."""
+    tool's own source. A limit of time is left out: it decides whether there is a verdict, not which. A limit of resources is in, with
+    all that is decided together: under it the same run must find the same, whatever was kept before."""
     common = hashlib.sha256(tool_digest() + repr(system).encode())
+    if limits.rlimit:
+        common.update(f"rlimit {limits.rlimit} {sorted(p.name for p in properties)}".encode())
     keys: dict[str, str] = {}
     for prop in properties:
         total = common.copy()

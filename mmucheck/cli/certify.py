@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs
 
 SCHEMA = "mmucheck.certificate/1"
 
@@ -26,9 +26,9 @@ def certify(target: str, folder: Path, timeout: float) -> int:
     from mmucheck.engines.certificate import prove
     from mmucheck.engines.solver import Limits, version
 
-    parsed = common.parse_target(target)
-    library = common.load_files(common.files_of(parsed))
-    wanted = [o for o in common.select(library, [parsed]) if o.expected == "proved"]
+    parsed = inputs.parse_target(target)
+    library = inputs.load_files(inputs.files_of(parsed))
+    wanted = [o for o in inputs.select(library, [parsed]) if o.expected == "proved"]
     builder = Builder(library)
     failed = 0
     for obligation in wanted:
@@ -91,11 +91,11 @@ def _verify(home: Path, solver: str, timeout: float) -> str:
 
     try:
         record: dict[str, Any] = json.loads((home / "certificate.json").read_text(encoding="utf-8"))
-        parsed = common.parse_target(record["target"])
-        library = common.load_files(common.files_of(parsed), cached=False)
+        parsed = inputs.parse_target(record["target"])
+        library = inputs.load_files(inputs.files_of(parsed), cached=False)
         wanted = [
             o
-            for o in common.select(library, [parsed])
+            for o in inputs.select(library, [parsed])
             if o.property == record["property"] and list(o.subject.devices) == record["devices"] and str(o.subject) == record["subject"]
         ]
         invariant = [(entry["line"], [tuple((n, s) for n, s in c) for c in entry["clauses"]]) for entry in record["invariant"]]

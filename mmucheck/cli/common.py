@@ -1,8 +1,7 @@
-"""What the commands share: options, targets, loading, exit codes, output that cannot be half written."""
+"""What the commands share: options, exit codes, deciding."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,19 +11,26 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from mmucheck.cli import inputs
+from mmucheck.cli.signals import INTERRUPTED, TERMINATED
+from mmucheck.cli.signals import code_of as code_of_signal
 from mmucheck.records import record
 
 if TYPE_CHECKING:
-    from mmucheck.analyses.run import Result
+    from mmucheck.analyses.run import Progress, Result
     from mmucheck.analyses.subjects import Obligation, Systems
-    from mmucheck.names.library import Library
+    from mmucheck.analyses.verdict_cache import VerdictCache
+    from mmucheck.engines.solver import Limits
     from mmucheck.report.style import Style
 
-AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
-_PRIORITY = (INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
+AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL = 0, 1, 2, 3, 4
+_PRIORITY = (TERMINATED, INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
 PARALLEL_FROM = 8
-FOLDER = click.Path(file_okay=False, path_type=Path)
 """Subjects from which worker processes pay for their start."""
+TIMEOUT = 60.0
+MEMORY = 4096
+"""MiB for each worker process: several times what any shipped spec needs."""
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -38,7 +44,7 @@ def exit_code(results: Iterable[Result]) -> int:
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The code that outranks the others: 130, 4, 2, 1, 3, 0."""
+    """The code that outranks the others: 143, 130, 4, 2, 1, 3, 0."""
     return min(codes, key=_PRIORITY.index, default=AS_EXPECTED)
 
 
@@ -60,7 +66,7 @@ def failure(error: Exception) -> int:
     if isinstance(error, InputError):
         from mmucheck.report.diagnostics import render
 
-        click.echo(render(error.diagnostics, read_shown, style("auto", sys.stderr.isatty())), err=True, nl=False)
+        click.echo(render(error.diagnostics, inputs.read_shown, style("auto", sys.stderr.isatty())), err=True, nl=False)
         return BAD_INPUT
     if isinstance(error, UsageError):
         click.echo(f"mmucheck: error: {error}", err=True)
@@ -77,6 +83,12 @@ def failure(error: Exception) -> int:
 # ---- options
 
 
+def seeds_option(command: F) -> F:
+    """For commands that state verdicts."""
+    return click.option("--seeds", type=click.IntRange(min=0), default=0, metavar="N",
+                        help="Decide again with N other solver seeds; a verdict that moves is an error.")(command)  # fmt: skip
+
+
 def solving_options(command: F) -> F:
     """Limits, processes and output, as every deciding command has them."""
     for option in reversed(
@@ -85,11 +97,14 @@ def solving_options(command: F) -> F:
             click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there, all or nothing."),
             click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N",
                          help="Worker processes.  [default: one per CPU for larger runs]"),
-            click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
-                         help="Per obligation; 0 for none."),
-            click.option("--rlimit", type=click.IntRange(min=0), default=0, metavar="UNITS",
+            click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS",
+                         help=f"Per obligation; 0 for none.  [default: {TIMEOUT:.0f}, none with --rlimit]"),
+            click.option("--rlimit", type=click.IntRange(min=0, max=(1 << 31) - 1), default=0, metavar="UNITS",
                          help="Solver resources per obligation: the same on every machine; 0 for no limit."),
+            click.option("--memory", type=click.IntRange(min=0), metavar="MIB",
+                         help=f"Address space of each worker process; 0 for no limit.  [default: {MEMORY}]"),
             click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
+            click.option("--strict", is_flag=True, help="Fail on what is vacuous or has dead code; list what no run takes."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
             click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
                          help="NO_COLOR is respected by auto."),
@@ -101,22 +116,34 @@ def solving_options(command: F) -> F:
 
 @record
 class Settings:
-    """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run."""
+    """The shared options' values. ``output`` None is stdout; ``jobs`` None is by the size of the run; ``timeout`` and ``memory`` None
+    are by the other options."""
 
     form: str
     output: Path | None
     jobs: int | None
-    timeout: float
+    timeout: float | None
     rlimit: int
+    memory: int | None
     no_cache: bool
+    strict: bool
     verbose: bool
     color: str
+    seeds: int = 0
     traces: bool = False
     """Whether traces are shown of what is as expected, too."""
 
     @property
     def style(self) -> Style:
         return style(self.color, self.output is None and sys.stdout.isatty())
+
+    def limits(self, jobs: int) -> Limits:
+        """For a run by so many processes. A limit of resources takes the place of one of time, so that no load changes a verdict."""
+        from mmucheck.engines.solver import Limits
+
+        timeout = self.timeout if self.timeout is not None else (0.0 if self.rlimit else TIMEOUT)
+        memory = self.memory if self.memory is not None else (MEMORY if jobs > 1 else 0)
+        return Limits(timeout, self.rlimit, memory=memory, thorough=self.strict)
 
 
 def style(color: str, terminal: bool) -> Style:
@@ -127,120 +154,61 @@ def style(color: str, terminal: bool) -> Style:
     return Style(color == "always" or (color == "auto" and wanted))
 
 
-# ---- targets
-
-
-@record
-class Target:
-    """A file or directory, and what of it: a spec, a check, or ("") everything."""
-
-    path: Path
-    spec: str = ""
-    check: str = ""
-
-
-def parse_target(text: str) -> Target:
-    """FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK. Raises UsageError for more parts or empty ones."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    parts = text.split("::")
-    if len(parts) > 3 or not all(parts):
-        raise UsageError(f"{text}: a target is FILE, DIR, FILE::SPEC or FILE::SPEC::CHECK")
-    return Target(Path(parts[0]), *parts[1:])
-
-
-def files_of(target: Target) -> list[Path]:
-    """The target's files: itself, or every .mmu below a directory in sorted order. Raises UsageError if there are none."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    if not target.path.is_dir():
-        return [target.path]
-    if target.spec:
-        raise UsageError(f"{target.path} is a directory; a spec is named in a file: FILE::{target.spec}")
-    found = sorted(p for p in target.path.rglob("*.mmu") if p.is_file())
-    if not found:
-        raise UsageError(f"{target.path}: there is no .mmu file in this directory")
-    return found
-
-
-def load_files(files: Sequence[Path], cached: bool = True) -> Library:
-    """Load and check. Raises InputError with every diagnostic, UsageError for what cannot be read. ``cached``: see load."""
-    from mmucheck.names.declarations import check
-    from mmucheck.names.loading import load
-
-    library = load(list(dict.fromkeys(files)), cached=cached)
-    check(library)
-    return library
-
-
-def select(library: Library, targets: Sequence[Target], name: str = "") -> list[Obligation]:
-    """The obligations of the targets whose spec or check has ``name`` in its name.
-
-    Raises UsageError for a spec or check that is not there, and if nothing is selected.
-    """
-    from mmucheck.analyses.plan import obligations
-    from mmucheck.names.loading import shown_name
-    from mmucheck.syntax.diagnostics import UsageError, suggest
-
-    wanted: dict[str, set[str]] = {}
-    for target in targets:
-        files = {shown_name(f) for f in files_of(target)}
-        specs = {s: library.specs[s] for s, file in library.spec_files.items() if file in files}
-        if not specs:
-            raise UsageError(f"{target.path}: there is no spec in {'these files' if target.path.is_dir() else 'this file'}")
-        if target.spec and target.spec not in specs:
-            raise UsageError(_missing(f"{target.path} has no spec", target.spec, suggest(target.spec, specs), specs))
-        for spec in [specs[target.spec]] if target.spec else specs.values():
-            checks = [c.name for c in spec.checks]
-            if target.check and target.check not in checks:
-                raise UsageError(_missing(f"spec {spec.name} has no check", target.check, suggest(target.check, checks), checks))
-            wanted.setdefault(spec.name, set()).update([target.check] if target.check else checks)
-    chosen = []
-    for spec_name, spec in library.specs.items():
-        names = {c for c in wanted.get(spec_name, ()) if name in spec_name or name in c}
-        if names:
-            chosen.append(replace(spec, checks=tuple(c for c in spec.checks if c.name in names)))
-    if not chosen:
-        raise UsageError(f"nothing selected: no spec or check has `{name}` in its name")
-    return obligations(library, chosen)
-
-
-def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
-    return f"{what} `{name}`; {hint or 'there are ' + ', '.join(known)}"
-
-
-def read_shown(name: str) -> str | None:
-    """The text of a file by its shown name: below the working directory, or shipped."""
-    from mmucheck.names.loading import models_root
-
-    for base in (Path(), models_root().parent):
-        with contextlib.suppress(OSError), (base / name).open("rb") as stream:
-            return stream.read(1 << 20).decode("utf-8", "replace")
-    return None
-
-
 # ---- running
 
 
-def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> tuple[str, list[Result]]:
-    """The library's digest, and what is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run
-    if nothing has changed and nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
+@record
+class Decided:
+    """What came of a run: ``results`` of the ``total`` obligations wanted, in their order; ``stopped`` is the exit code for the
+    signal that ended it early, 0 if none did. ``digest`` is the library's, where it was asked for. Without ``systems`` the results were
+    taken as a whole from an earlier run."""
+
+    results: list[Result]
+    total: int
+    stopped: int = 0
+    digest: str = ""
+    systems: Systems | None = None
+
+    @property
+    def code(self) -> int:
+        return self.stopped or exit_code(self.results)
+
+
+def remarks(decided: Decided, settings: Settings) -> str:
+    """What a text report says below everything else: that it is not the whole, that other seeds were asked."""
+    if decided.stopped:
+        return f"interrupted: {len(decided.results)} of {decided.total} decided\n"
+    if not settings.seeds:
+        return ""
+    from mmucheck.analyses.seeds import moved
+
+    count = sum(map(moved, decided.results))
+    return f"{settings.seeds} other seed{'s' * (settings.seeds > 1)}: {count or 'no'} verdict{'s' * (count > 1)} moved\n"
+
+
+def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> Decided:
+    """What is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run if nothing has changed and
+    nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
     from mmucheck.analyses.finished import FinishedRun
     from mmucheck.names.sealed import cache_root
 
-    parsed = [parse_target(t) for t in targets]
-    files = [f for t in parsed for f in files_of(t)]
-    before = FinishedRun(None if settings.no_cache else cache_root(), [*targets, "", *map(str, files), "", name, prop])
+    parsed = [inputs.parse_target(t) for t in targets]
+    files = [f for t in parsed for f in inputs.files_of(t)]
+    strict = "strict" if settings.strict else ""
+    anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
+    before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
     if settings.form == "text" and not settings.traces:
         known = before.results()
         if known is not None:
-            return "", known
+            return Decided(known, len(known))
     from mmucheck.analyses.plan import Builder
 
-    library = load_files(files, not settings.no_cache)
-    results = decide(Builder(library), _only(select(library, parsed, name), prop), settings)
-    before.keep(library, results)
-    return library.digest(), results
+    library = inputs.load_files(files, not settings.no_cache)
+    builder = Builder(library)
+    decided = decide(builder, _only(inputs.select(library, parsed, name), prop), settings)
+    if not decided.stopped:
+        before.keep(library, decided.results)
+    return replace(decided, digest=library.digest(), systems=builder)
 
 
 def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
@@ -252,88 +220,43 @@ def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
     return [o for o in wanted if not prop or o.property == prop]
 
 
-def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> list[Result]:
+def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> Decided:
     """Decide, with progress on a terminal once it takes longer than a second. ``traces``: see run."""
-    from mmucheck.analyses.run import run
+    from mmucheck.analyses.run import Interrupted
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
-    from mmucheck.engines.solver import Limits
 
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
-    kept = VerdictCache.of_user(not settings.no_cache)
-    with Progress(sys.stderr) as progress:
-        results = run(systems, wanted, Limits(settings.timeout, settings.rlimit), jobs, progress, kept, traces)
+    kept = VerdictCache.of_user(not settings.no_cache, settings.strict)
+    stopped = 0
+    try:
+        with Progress(sys.stderr) as progress:
+            results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces)
+    except Interrupted as stop:
+        results, stopped = stop.results, code_of_signal(stop)
     for warning in dict.fromkeys(kept.warnings):
         click.echo(f"mmucheck: warning: {warning}", err=True)
-    return results
+    if stopped:
+        click.echo(f"mmucheck: interrupted: {len(results)} of {len(wanted)} decided", err=True)
+    return Decided([replace(r, strict=True) for r in results] if settings.strict else results, len(wanted), stopped)
 
 
-# ---- output
+def _with_seeds(systems: Systems, wanted: Sequence[Obligation], settings: Settings, jobs: int, progress: Progress,
+                kept: VerdictCache, traces: bool) -> list[Result]:  # fmt: skip
+    from mmucheck.analyses.run import Interrupted, run
+    from mmucheck.analyses.seeds import compared
 
-
-def check_output(path: Path | None) -> None:
-    """Refuse before a long run what could not be written after it. Raises UsageError."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a directory")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
-    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
-        raise UsageError(f"cannot write {path}: permission denied")
-
-
-def write(text: str, path: Path | None) -> None:
-    """The report to stdout, or to a file that is replaced as a whole or not at all. Raises UsageError if it cannot be written."""
-    from mmucheck.syntax.diagnostics import UsageError
-
+    limits = settings.limits(jobs)
+    if not settings.seeds:
+        return run(systems, wanted, limits, jobs, progress, kept, traces)
+    first = run(systems, wanted, limits, jobs, progress, None, traces)  # a kept verdict would be compared with itself
+    again: list[list[Result]] = []
     try:
-        if path is None:
-            _to_stdout(text)
-        elif path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        else:
-            _replace(path.resolve(), text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path or 'the report'}: {(error.strerror or str(error)).lower()}") from None
-
-
-def _to_stdout(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise
-
-
-def _replace(path: Path, text: str) -> None:
-    import tempfile
-
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+        for seed in range(1, settings.seeds + 1):
+            again.append(run(systems, wanted, replace(limits, seed=seed), jobs, progress, None, traces))
+    except Interrupted as stop:
+        raise Interrupted(compared(first, again), len(first)) from stop
+    return compared(first, again)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs, outputs
 
 
 @click.command()
@@ -26,7 +26,7 @@ def cost(files: tuple[Path, ...], protocol: str, change: str, paths: tuple[str, 
     from mmucheck.report import cost as report
     from mmucheck.syntax.diagnostics import InputError, UsageError, suggest
 
-    library = common.load_files(files or sorted(models_root().rglob("*.mmu")))
+    library = inputs.load_files(files or sorted(models_root().rglob("*.mmu")))
     if bool(protocol) == bool(change):
         raise UsageError("name either --protocol or --change")
     for name, known in ((protocol, library.protocols), (change, library.changes)):
@@ -51,5 +51,5 @@ def cost(files: tuple[Path, ...], protocol: str, change: str, paths: tuple[str, 
         if len(counts) == len(sides):
             rows.append((versioned.declaration.name, counts[0], counts[1] if len(counts) > 1 else None))
     text = report.table(rows) if form == "text" else report.render(rows, [side or under for side, under in sides])
-    common.write(text, output)
+    outputs.write(text, output)
     return common.AS_EXPECTED

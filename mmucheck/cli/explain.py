@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, outputs
 
 
 @click.command()
@@ -15,13 +15,19 @@ from mmucheck.cli import common
 @common.solving_options
 def explain(target: str, prop: str, **options: Any) -> int:
     """Show why: the run that breaks a property as columns, or what was proved for which quantities."""
+    from mmucheck.analyses.flush import with_flush
+
     settings = common.Settings(**options, traces=True)
-    common.check_output(settings.output)
-    digest, results = common.check_targets([target], "", settings, prop)
+    outputs.check_output(settings.output)
+    decided = common.check_targets([target], "", settings, prop)
+    assert decided.systems is not None
+    results = decided.results
+    if not decided.stopped:
+        results = with_flush(decided.systems, results, settings.limits(1))
     if settings.form == "json":
         from mmucheck.report import json
 
-        text = json.render(results, digest)
+        text = json.render(results, decided.digest, bool(decided.stopped))
     else:
         from mmucheck.report import text as as_text
 
@@ -31,6 +37,6 @@ def explain(target: str, prop: str, **options: Any) -> int:
             else as_text.explanation(r, settings.style, settings.verbose)
             for r in results
         ]
-        text = "\n".join(blocks)
-    common.write(text, settings.output)
-    return common.exit_code(results)
+        text = "\n".join(blocks) + common.remarks(decided, settings)
+    outputs.write(text, settings.output)
+    return decided.code

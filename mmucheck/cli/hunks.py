@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs, outputs
 
 DEVICES = ("ats", "hw_start_end", "kvm")
 PROPERTIES = ("no_freed_page", "no_freed_table", "no_stale_translation", "no_stale_write", "quiescent")
@@ -29,22 +29,21 @@ def hunks(change: str, devices: tuple[str, ...], properties: tuple[str, ...], fi
     from mmucheck.analyses.hunks import hunks_needed
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
-    from mmucheck.engines.solver import Limits
     from mmucheck.names.loading import models_root
     from mmucheck.report import hunks as report
     from mmucheck.syntax.diagnostics import UsageError, suggest
 
     settings = common.Settings(**options)
-    common.check_output(settings.output)
-    library = common.load_files(files or sorted(models_root().rglob("*.mmu")))
+    outputs.check_output(settings.output)
+    library = inputs.load_files(files or sorted(models_root().rglob("*.mmu")))
     for names, known in (((change,), library.changes), (devices, library.devices), (properties, library.properties)):
         for name in names:
             if name not in known:
                 raise UsageError(f"there is no `{name}`; {suggest(name, known) or 'there are ' + ', '.join(known)}")
     kept = VerdictCache.of_user(not settings.no_cache)
     with Progress(sys.stderr) as progress:
-        limits = Limits(settings.timeout, settings.rlimit)
-        needs = hunks_needed(library, change, devices, properties, limits, settings.jobs or 1, progress, kept)
+        jobs = settings.jobs or 1
+        needs = hunks_needed(library, change, devices, properties, settings.limits(jobs), jobs, progress, kept)
     text = report.render(needs, change) if settings.form == "json" else report.markdown(needs, change, devices, properties)
-    common.write(text, settings.output)
+    outputs.write(text, settings.output)
     return common.UNDECIDED if any(n.undecided for n in needs) else common.AS_EXPECTED

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from mmucheck import __version__
-from mmucheck.cli import common
+from mmucheck.cli import common, signals
 
 _COMMANDS = {
     "check": "check", "explain": "explain", "matrix": "matrix", "cost": "cost", "hunks": "hunks", "certify": "certify",
@@ -46,21 +47,25 @@ def cli() -> None:
 
     \b
     Exit codes: 0 all as expected, 1 an unexpected verdict, 2 bad input or usage,
-    3 inconclusive or bounded, 4 internal error, 130 interrupted.
+    3 inconclusive or bounded, 4 internal error, 130 interrupted, 143 terminated.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never raises."""
+    if sys.stdout is None or sys.stderr is None:  # closed by who called: the exit code is all that is wanted
+        nowhere = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     gc.set_threshold(50_000, 20, 20)  # trees and terms live as long as the run: looking for garbage among them only costs time
     try:
-        code = cli.main(arguments if arguments is None else list(arguments), "mmucheck", standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
+        with signals.handled():
+            code = cli.main(arguments if arguments is None else list(arguments), "mmucheck", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt) as stop:
         click.echo("mmucheck: interrupted", err=True)
-        return common.INTERRUPTED
+        return signals.code_of(stop)
     except click.ClickException as error:
         error.show()
         return common.BAD_INPUT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmucheck.cli import common
+from mmucheck.cli import common, inputs, outputs
 
 if TYPE_CHECKING:
     from mmucheck.analyses.subjects import Subject
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device (repeat for more).")
 @click.option("--all", "everything", is_flag=True, help="All paths, devices, protocols, changes and properties.")
 @click.option("--kernel", default="", metavar="V", help="The paths' kernel version.  [default: the protocol's]")
+@common.seeds_option
 @common.solving_options
 def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
            devices: tuple[str, ...], everything: bool, kernel: str, **options: Any) -> int:  # fmt: skip
@@ -42,9 +43,9 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     if side and not change:
         raise UsageError("--side needs --change")
     settings = common.Settings(**options)
-    common.check_output(settings.output)
-    roots = [common.Target(f) for f in files] or [common.Target(models_root())]
-    library = common.load_files([f for t in roots for f in common.files_of(t)])
+    outputs.check_output(settings.output)
+    roots = [inputs.Target(f) for f in files] or [inputs.Target(models_root())]
+    library = inputs.load_files([f for t in roots for f in inputs.files_of(t)])
     if everything:
         return _everything(library, settings, paths, devices)
     subject = _frame(library, protocol, change, side or "after")
@@ -57,26 +58,29 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     cells: dict[tuple[str, str], Any] = {}
     wanted: dict[tuple[str, str], Obligation] = {}
     for row in rows:
-        found = library.find(row, version)
-        assert found is not None
+        code = library.find(row, version)
+        assert code is not None
         for column in columns:
-            one = Subject(((row, found.version),), (column,), subject.protocol, subject.change, subject.side)
+            one = Subject(((row, code.version),), (column,), subject.protocol, subject.change, subject.side)
             cells[row, column] = ""
             try:
                 builder.system(one)
                 wanted[row, column] = Obligation(one, prop)
             except InputError as error:
                 cells[row, column] = error.diagnostics[0].message
-    results = common.decide(builder, list(wanted.values()), settings)
-    cells |= dict(zip(wanted, results, strict=True))
+    decided = common.decide(builder, list(wanted.values()), settings)
+    found = {r.obligation: r for r in decided.results}
+    cells |= {cell: found.get(o) for cell, o in wanted.items()}
     where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
     title = f"{prop}: paths of {version or 'no kernel version'} {where}"
     table = report.Matrix(title, prop, subject.protocol, subject.change, subject.side, rows, columns, cells)
-    common.write(
-        report.render_json(table, library.digest()) if settings.form == "json" else report.render_text(table, settings.style),
+    outputs.write(
+        report.render_json(table, library.digest())
+        if settings.form == "json"
+        else report.render_text(table, settings.style) + common.remarks(decided, settings),
         settings.output,
     )
-    return common.exit_code(results)
+    return decided.code
 
 
 def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
@@ -94,7 +98,9 @@ def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
 
 def _everything(library: Library, settings: common.Settings, paths: tuple[str, ...], devices: tuple[str, ...]) -> int:
     from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.run import Result
     from mmucheck.analyses.survey import Frame, Survey, frames, questions
+    from mmucheck.engines.verdicts import INCONCLUSIVE, Decision
     from mmucheck.report import survey as report
 
     for path in paths:
@@ -104,11 +110,17 @@ def _everything(library: Library, settings: common.Settings, paths: tuple[str, .
     columns, properties = _choose("device", devices, list(library.devices)), tuple(library.properties)
     builder = Builder(library)
     wanted, refused = questions(builder, asked, columns, properties)
-    results = common.decide(builder, wanted, settings, traces=False)
-    survey = Survey(tuple(asked), columns, properties, refused, dict(zip(wanted, results, strict=True)))
-    text = report.render_json(survey, library.digest()) if settings.form == "json" else report.render_text(survey, settings.style)
-    common.write(text, settings.output)
-    return common.exit_code(results)
+    decided = common.decide(builder, wanted, settings, traces=False)
+    results = {o: Result(o, Decision(INCONCLUSIVE, "none", "interrupted"), "") for o in wanted}  # what the run did not come to
+    results |= {r.obligation: r for r in decided.results}
+    survey = Survey(tuple(asked), columns, properties, refused, results)
+    outputs.write(
+        report.render_json(survey, library.digest(), bool(decided.stopped))
+        if settings.form == "json"
+        else report.render_text(survey, settings.style) + common.remarks(decided, settings),
+        settings.output,
+    )
+    return decided.code
 
 
 def _known(what: str, name: str, known: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.induction import Induction, obligations
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import PROVED, Decision
+from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.smtlib import script
@@ -81,7 +81,10 @@ def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, 
 
 
 def _rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
-    session = Session(system, [prop], limits)
+    try:
+        session = Session(system, [prop], limits)
+    except OutOfBudget as spent:
+        raise CannotRederive(str(spent)) from None
     if not session.unrolling.truncated:
         if invariant:
             raise CannotRederive("an invariant is given for a path without loops")

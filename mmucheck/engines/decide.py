@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmucheck.engines.exercise import Coverage, Exercise
 from mmucheck.engines.solver import Answer, Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
-from mmucheck.ir.program import Expr, Op, PropertyDecl, System
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError, OutOfBudget
+from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, System, subexpressions, without_drops
 from mmucheck.lower.mixes import asks_hooks, parts
+from mmucheck.lower.sites import EVENTS, occurrences
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.machine.visibility import variables
@@ -23,6 +25,9 @@ from mmucheck.machine.visibility import variables
 if TYPE_CHECKING:
     from mmucheck.engines.induction import Induction, Proof
     from mmucheck.replay.explore import Violation
+
+CACHED = frozenset({"cached", "cached_writable", "table_cached"})
+"""Looks at what a device holds."""
 
 ROUNDS = 2
 """How often loops are followed when looking for a refutation."""
@@ -62,7 +67,7 @@ class Sessions:
         return len(self._system.devices) > 1 and asks_hooks(prop)
 
     def of(self, prop: PropertyDecl) -> Iterator[Session]:
-        """In the order of the devices."""
+        """In the order of the devices. Raises OutOfBudget."""
         kind = self._kind(prop)
         made = self._made[kind]
         for i, part in enumerate(parts(self._system, kind)):
@@ -76,15 +81,44 @@ def decide_one(sessions: Sessions, prop: PropertyDecl) -> Decision:
     vacuous for the others' sake. The parts share one time limit."""
     started = time.monotonic()
     decisions: list[Decision] = []
-    for session in sessions.of(prop):
-        decisions.append(session.decide(prop, time.monotonic() - started))
-        if decisions[-1].verdict == REFUTED:
-            return decisions[-1]
+    try:
+        for session in sessions.of(prop):
+            decisions.append(session.decide(prop, time.monotonic() - started if decisions else 0.0))
+            if decisions[-1].verdict == REFUTED:
+                return decisions[-1]
+    except OutOfBudget as spent:
+        return Decision(INCONCLUSIVE, "lowering", f"{spent}, before anything was asked")
     for verdict in (INCONCLUSIVE, BOUNDED, PROVED):
         found = next((d for d in decisions if d.verdict == verdict), None)
         if found is not None:
-            return replace(found, invariant=tuple(c for d in decisions for c in d.invariant))
+            return _joined(found, decisions)
     return decisions[0]
+
+
+def _joined(found: Decision, decisions: list[Decision]) -> Decision:
+    """One decision for all parts: their invariants one after another, what each exercises added up."""
+    if len(decisions) == 1:
+        return found
+    seen = [d.exercised for d in decisions if d.exercised is not None]
+    missing = tuple(dict.fromkeys(m for e in seen for m in e.missing))
+    needs = [d.needs_flush for d in decisions]
+    return replace(
+        found,
+        invariant=tuple(c for d in decisions for c in d.invariant),
+        exercised=Exercised(sum(e.reached for e in seen), sum(e.total for e in seen), missing) if seen else None,
+        needs_flush=True if True in needs else None if None in needs else False,
+    )
+
+
+def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | None:
+    """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
+    if not _looks_at_caches(prop):
+        return None
+    try:
+        broken = [session.breaks(prop) for session in Sessions(without_drops(system), [prop], limits).of(prop)]
+    except OutOfBudget:
+        return None
+    return True if True in broken else None if None in broken else False
 
 
 class Session:
@@ -94,29 +128,39 @@ class Session:
         self.system, self.properties, self.limits = system, properties, limits
         if len(system.threads) != 1:
             raise InternalError("only one VMM thread is lowered")
-        self.lowering = Lowering(system, properties)
+        self._deadline = 0.0
+        self.lowering = Lowering(system, properties, _pace(limits))
         self.loops = bool(system.threads[0].back_edge_targets())
         self.unrolling = self.lowering.unroll(ROUNDS if self.loops else 0)
         self.queries = {p.name: self._any(self.lowering.violation(p, self.unrolling)) for p in properties}
-        self.covers = {p.name: self._cover(p, self.unrolling) for p in properties}
-        named = [*((f"bad.{n}", t) for n, t in self.queries.items()), *((f"cover.{n}", t) for n, t in self.covers.items())]
-        ends = self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))
-        self.solver = Solver(self.lowering.assume, [*named, ("end", ends)], limits, few=True)
+        goals = {"end": self.lowering.terms.or_(*(p.guard for p in self.unrolling.exits))}
+        goals |= {f"says.{p.name}": self._cover(p, self.unrolling) for p in properties}
+        self.exercise = Exercise(self.lowering, self.unrolling, ROUNDS, goals)
+        named = [(f"bad.{n}", t) for n, t in self.queries.items()]
+        self.solver = Solver(self.lowering.assume, named, limits, self.exercise.defined, few=True)
         self.induction: Induction | None = None
-        self._ends: str | None = None
-        self._deadline = 0.0
+        self._coverage: Coverage | None = None
+        self._without_drops: Session | None = None
 
     def _any(self, conditions: list[tuple[Place, Term]]) -> Term:
         return self.lowering.terms.or_(*(term for _, term in conditions))
 
     def _cover(self, prop: PropertyDecl, unrolling: Unrolling) -> Term:
         """Some run comes to a state, at any time, in which the property says anything: a device that holds nothing at the end
-        because it was told so is no hollow success."""
-        antecedents = premises(prop.formula)
-        if not antecedents:
-            return self.lowering.terms.true
-        some = replace(prop, when="always", formula=Op("!", (_disjunction(antecedents),)))
-        return self._any(self.lowering.violation(some, unrolling))
+        because it was told so is no hollow success. An implication says something where its left side holds; that an event has
+        not come about, where a step comes by that could bring it; what a variable is, if there is a step that sets it."""
+        terms = self.lowering.terms
+        found: list[Term] = []
+        for part in conjuncts(prop.formula):
+            event = event_of(part)
+            if isinstance(part, Op) and part.op == "->":
+                some = replace(prop, when="always", formula=Op("!", (part.args[0],)))
+                found.append(self._any(self.lowering.violation(some, unrolling)))
+            elif event:
+                found.append(occurrences(terms, self.system, unrolling, event))
+            elif not variables(part) or variables(part) & self.system.variables_set():
+                return terms.true
+        return terms.or_(*found)
 
     def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
         """``spent``: seconds of the time limit that are gone already."""
@@ -126,25 +170,21 @@ class Session:
             return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
-        if self.unrolling.truncated and self.lowering.one_run_is_enough:
-            if self.induction is None:
-                from mmucheck.engines.induction import Induction
-
-                self.induction = Induction(self.lowering, self.properties, self.limits)
-            proof = self.induction.prove(prop, self._remaining())
+        if self.unrolling.truncated and self.lowering.one_run_suffices(prop):
+            proof = self._prove(prop)
             if proof.invariant is not None:
-                return self._vacuous(prop) or Decision(PROVED, "induction", invariant=proof.invariant)
+                return self._proved(prop, Decision(PROVED, "induction", invariant=proof.invariant))
         answer = self._ask(f"bad.{prop.name}", model=True)
         if answer.status == "sat":
             return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
         if answer.status == "unknown":
             return Decision(INCONCLUSIVE, method, answer.reason)
-        if not self.lowering.one_run_is_enough:
-            return Decision(BOUNDED, method, "a handler changes device variables: one run of it was followed, not any number")
+        if not self.lowering.one_run_suffices(prop):
+            return Decision(BOUNDED, method, "runs of a handler can build on each other: one was followed, not any number")
         if proof is not None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)
-        return self._vacuous(prop) or Decision(PROVED, method)
+        return self._proved(prop, Decision(PROVED, method))
 
     def _remaining(self) -> float:
         """Seconds left for the property at hand, 0 for no limit."""
@@ -153,19 +193,51 @@ class Session:
     def _ask(self, name: str, model: bool = False) -> Answer:
         return self.solver.check([name], model, self._remaining())
 
-    def _vacuous(self, prop: PropertyDecl) -> Decision | None:
-        """A path cut off in a loop may still come to its end, and to states that a few rounds do not show: of it only that is said
-        which its form shows."""
-        empty = Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything")
-        if self.unrolling.truncated:
-            return empty if self.covers[prop.name] is self.lowering.terms.false else None
-        if self._ends is None:
-            self._ends = self._ask("end").status
-        if self._ends == "unsat":
-            return Decision(VACUOUS, "cover", "the path cannot run to its end")
-        if self._ask(f"cover.{prop.name}").status == "unsat":
-            return empty
-        return None
+    def _proved(self, prop: PropertyDecl, decision: Decision) -> Decision:
+        """The proof with what it exercises; vacuous if the path cannot end or the property says nothing of any state that is reached.
+
+        A path cut off in a loop may come to its end, and to states that a few rounds do not show: of it that is no verdict.
+        """
+        if self._coverage is None:
+            self._coverage = self.exercise.cover(self.solver, self._remaining())
+        seen = self._coverage
+        decision = replace(decision, exercised=seen.exercised)
+        ends, says = seen.goals["end"], seen.goals[f"says.{prop.name}"]
+        if ends is False:
+            return replace(decision, verdict=VACUOUS, method="cover", reason="the path cannot run to its end", invariant=())
+        if says is False:
+            return replace(decision, verdict=VACUOUS, method="cover", reason=_silent(prop), invariant=())
+        if not self.unrolling.truncated and None in (ends, says):
+            undecided = "no run breaks it, but whether the property says anything was not decided within the limits"
+            return replace(decision, verdict=INCONCLUSIVE, reason=undecided)
+        return replace(decision, needs_flush=self._needs_flush(prop)) if self.limits.thorough else decision
+
+    def _needs_flush(self, prop: PropertyDecl) -> bool | None:
+        if not _looks_at_caches(prop):
+            return None
+        try:
+            if self._without_drops is None:
+                self._without_drops = Session(without_drops(self.system), self.properties, self.limits)
+            return self._without_drops.breaks(prop)
+        except OutOfBudget:
+            return None
+
+    def breaks(self, prop: PropertyDecl) -> bool | None:
+        """Whether some run of the witness world breaks the property, not replayed; None if that was not decided."""
+        self._deadline = time.monotonic() + self.limits.timeout
+        answer = self._ask(f"bad.{prop.name}")
+        if answer.status != "unsat" or not self.lowering.one_run_suffices(prop):
+            return True if answer.status == "sat" else None
+        if not self.unrolling.truncated:
+            return False
+        return None if self._prove(prop).invariant is None else False
+
+    def _prove(self, prop: PropertyDecl) -> Proof:
+        if self.induction is None:
+            from mmucheck.engines.induction import Induction
+
+            self.induction = Induction(self.lowering, self.properties, self.limits)
+        return self.induction.prove(prop, self._remaining())
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
         from mmucheck.engines.concretise import scenario_of, simplest_model
@@ -182,17 +254,43 @@ class Session:
         return violation
 
 
-def premises(formula: Expr) -> list[Expr]:
-    """The left sides of a property's implications: if none is ever true, the property says nothing."""
-    if isinstance(formula, Op) and formula.op == "->":
-        return [formula.args[0]]
+def _pace(limits: Limits) -> Callable[[int], None]:
+    """Ends a lowering that takes too long, from now on. A term built is a unit of resources."""
+    deadline = time.monotonic() + limits.timeout
+
+    def check(terms: int) -> None:
+        if limits.rlimit and terms > limits.rlimit:
+            raise OutOfBudget("resource limit")
+        if limits.timeout and time.monotonic() > deadline:
+            raise OutOfBudget("timeout")
+
+    return check
+
+
+def _looks_at_caches(prop: PropertyDecl) -> bool:
+    return any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula))
+
+
+def conjuncts(formula: Expr) -> list[Expr]:
+    """What a property says, taken apart: it says something where one of these does."""
     if isinstance(formula, Op) and formula.op == "&&":
-        return [p for arg in formula.args for p in premises(arg)]
-    return []
+        return [part for arg in formula.args for part in conjuncts(arg)]
+    return [formula]
 
 
-def _disjunction(parts: list[Expr]) -> Expr:
-    result = parts[0]
-    for part in parts[1:]:
-        result = Op("||", (result, part))
-    return result
+def event_of(formula: Expr) -> str:
+    """The event of which a formula says that it has not come about, "" if it says something else."""
+    if isinstance(formula, Op) and formula.op == "!":
+        (said,) = formula.args
+        return said.name if isinstance(said, Look) and said.name in EVENTS else ""
+    return ""
+
+
+def _silent(prop: PropertyDecl) -> str:
+    """Why a property says nothing."""
+    parts = conjuncts(prop.formula)
+    if any(isinstance(p, Op) and p.op == "->" for p in parts):
+        return "no run comes to a state of which the property says anything"
+    said = {"slept_in_atomic": "to a step of a callback that may sleep", "assertion_failed": "to an assert"}
+    missing = [f"no run comes {said[event]}" for event in map(event_of, parts) if event]
+    return ", and ".join([*missing, *(f"no step sets `{name}`" for name in sorted(variables(prop.formula)))])

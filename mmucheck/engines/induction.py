@@ -9,13 +9,12 @@ and safety with fresh solvers that share nothing with the search, which is done 
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Mapping, Sequence
 
-from mmucheck.engines.search import Search
+from mmucheck.engines.search import Budget, Search
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.solver import Literal as Named
-from mmucheck.engines.verdicts import InternalError
+from mmucheck.engines.verdicts import InternalError, OutOfBudget
 from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem, Edge
 from mmucheck.lower.unroll import Lowering
@@ -53,6 +52,7 @@ class Induction:
         self.system = CutSystem(lowering)
         self.properties = tuple(properties)
         self.terms, self.limits = lowering.terms, limits
+        self._budget = Budget()
         self.blocked: list[dict[int, list[Cube]]] = [{h: [] for h in self.system.heads} for _ in range(2)]
         self._searches: dict[int | None, Search] = {}
         self._known = {h: self._exclusive(h) for h in self.system.heads}
@@ -70,7 +70,7 @@ class Induction:
 
         Raises InternalError if the check fails.
         """
-        self._deadline = time.monotonic() + timeout if timeout else 0.0
+        self._budget = Budget(timeout, self.limits.rlimit)
         try:
             if not self._searches:
                 self._open()
@@ -88,6 +88,8 @@ class Induction:
                 level += 1
         except _GiveUp as stop:
             return Proof(None, stop.reason, stop.exhausted)
+        except OutOfBudget as spent:
+            return Proof(None, str(spent), False)
 
     def _exclusive(self, head: int) -> list[Cube]:
         """A handler is at one place at a time: told at the outset, checked with the rest."""
@@ -111,7 +113,7 @@ class Induction:
                 arriving = self.system.arriving(edge, self.system.atoms[edge.target])
                 defined += [(f"e{e}a{i}", atom) for i, atom in enumerate(arriving)]
             assertions = self.system.lowering.assume if source is None else self.system.constraints
-            self._searches[source] = Search(assertions, defined)
+            self._searches[source] = Search(assertions, defined, self.limits.seed)
             if source is not None:
                 variables = [v for v in postorder([t for _, t in defined]) if v.op == "var"]
                 self._choices[source] = [v for v in variables if v not in self._own[source]]
@@ -130,11 +132,9 @@ class Induction:
 
     def _ask(self, source: int | None, goal: list[Named | str], level: int) -> bool:
         """Is there a step from the start, or from a state of frame ``level`` at a head, to the goal?"""
-        if self._deadline and time.monotonic() > self._deadline:
-            raise _GiveUp("timeout", False)
         frames = [f"level{k}" for k in (*range(max(1, level), len(self.blocked)), ALWAYS)] if source is not None else []
         literals = [(x, True) if isinstance(x, str) else x for x in (*goal, *frames)]
-        return self._searches[source].satisfiable(literals)
+        return self._searches[source].satisfiable(literals, self._budget)
 
     # ---- IC3
 
@@ -160,7 +160,8 @@ class Induction:
         self._lifts += 1
         lift = f"lift{self._lifts}"
         search.add_clause([(lift, False), *((name, not sign) for name, sign in goal)])
-        kept = state if search.satisfiable([*state, *choices, (lift, True)]) else [x for x in search.core() if x in set(state)]
+        met = search.satisfiable([*state, *choices, (lift, True)], self._budget)
+        kept = state if met else [x for x in search.core() if x in set(state)]
         search.add_clause([(lift, False)])
         return frozenset((int(name[1:]), sign) for name, sign in kept)
 

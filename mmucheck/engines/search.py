@@ -6,24 +6,52 @@ the decision procedure several. Its answers only guide IC3; the invariant that c
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmucheck.engines.solver import Literal, to_cnf
+from mmucheck.engines.verdicts import OutOfBudget
 from mmucheck.lower.smtlib import bit
 from mmucheck.machine.domain import BOOL
 from mmucheck.machine.terms import Term
 
+CONFLICTS = 2_000
+"""After so many the clock is looked at: a few milliseconds."""
+
+
+class Budget:
+    """What a search may still spend: ``seconds`` of wall time, ``propagations`` of the SAT solver; 0 is no limit."""
+
+    def __init__(self, seconds: float = 0.0, propagations: int = 0) -> None:
+        self._deadline = time.monotonic() + seconds if seconds else 0.0
+        self.counted = propagations > 0
+        self.left = propagations
+
+    def check(self) -> None:
+        """Raises OutOfBudget when nothing is left."""
+        if self.counted and self.left <= 0:
+            raise OutOfBudget("resource limit")
+        if self._deadline and time.monotonic() > self._deadline:
+            raise OutOfBudget("timeout")
+
 
 class Search:
-    """One set of assertions and named definitions, asked under assumptions."""
+    """One set of assertions and named definitions, asked under assumptions. A ``seed`` other than 0 shuffles the order of search."""
 
-    def __init__(self, assertions: Iterable[Term], defined: Sequence[tuple[str, Term]]) -> None:
+    def __init__(self, assertions: Iterable[Term], defined: Sequence[tuple[str, Term]], seed: int = 0) -> None:
         from pysat.solvers import Solver as Sat
 
         clauses, self._numbers = to_cnf(assertions, defined)
         self._top = max((abs(x) for c in clauses for x in c), default=0)
+        if seed:
+            random.Random(seed).shuffle(clauses)
         self._sat: Any = Sat(name="glucose3", bootstrap_with=clauses)
+        if seed:
+            signs = random.Random(seed)
+            self._sat.set_phases([x if signs.random() < 0.5 else -x for x in range(1, self._top + 1)])
+        self._spent = 0
         self._model: set[int] = set()
         self._asked: dict[int, Literal] = {}
 
@@ -40,10 +68,21 @@ class Search:
     def add_clause(self, literals: Iterable[Literal]) -> None:
         self._sat.add_clause([self._literal(x) for x in literals])
 
-    def satisfiable(self, assumptions: Iterable[Literal]) -> bool:
-        """Whether the assumptions can hold together; ``truth`` or ``core`` then tells more."""
+    def satisfiable(self, assumptions: Iterable[Literal], budget: Budget | None = None) -> bool:
+        """Whether the assumptions can hold together; ``truth`` or ``core`` then tells more. Raises OutOfBudget."""
         self._asked = {self._literal(x): x for x in assumptions}
-        found = bool(self._sat.solve(assumptions=list(self._asked)))
+        budget = budget or Budget()
+        found: bool | None = None
+        while found is None:
+            budget.check()
+            if budget.counted:
+                self._sat.prop_budget(budget.left)
+            self._sat.conf_budget(CONFLICTS)
+            found = self._sat.solve_limited(assumptions=list(self._asked))
+            if budget.counted:
+                spent = self._sat.accum_stats()["propagations"]
+                budget.left -= max(1, spent - self._spent)
+                self._spent = spent
         self._model = set(self._sat.get_model() or ()) if found else set()
         return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field
 from typing import Any
 
+from mmucheck.engines.interrupt import interruptible
 from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
@@ -17,11 +18,16 @@ Literal = tuple[str, bool]
 
 @record
 class Limits:
-    """Per query: wall time in seconds (0: none), z3 resource units (0: none; a run within them is the same on every machine)."""
+    """Per query: wall time in seconds (0: none), resource units (0: none; what is decided within them is the same on every machine:
+    z3's own count, and propagations of the SAT solver). ``seed``: 0 is the usual order of search, others shuffle it. ``memory``:
+    MiB of address space for each worker process (0: none). ``thorough``: of every proof it is also asked whether it would fail if the
+    devices dropped nothing."""
 
     timeout: float = 0.0
     rlimit: int = 0
     seed: int = 0
+    memory: int = 0
+    thorough: bool = False
 
 
 @record
@@ -39,7 +45,8 @@ class Solver:
     """An incremental solver over one set of assertions; queries are sets of named assumptions.
 
     A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``few``: only a few questions will be asked, and
-    each is to be answered at once, without preparing for many.
+    each is to be answered at once, without preparing for many. Each solver has a context of its own: what others in the process have
+    seen changes neither its answers nor what they cost.
     """
 
     def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits,
@@ -48,15 +55,16 @@ class Solver:
 
         self._z3: Any = z3
         self._limits = limits
-        self._context = z3.main_ctx()
+        self._context = z3.Context()
         self._solver = z3.Solver(ctx=self._context) if few else z3.SolverFor("QF_BV", ctx=self._context)
+        self._solver.set("ctrl_c", False)  # z3 would take the signal for itself; see interruptible
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
             self._solver.set("timeout", max(1, int(limits.timeout * 1000)))
         if limits.rlimit:
             self._solver.set("rlimit", limits.rlimit)
         self._names: dict[str, Any] = {}
-        self._solver.from_string(script(assertions, named, defined))
+        _guarded(self._context, lambda: self._solver.from_string(script(assertions, named, defined)))
 
     def _bool(self, name: str, sign: bool) -> Any:
         found = self._names.get(name)
@@ -68,7 +76,7 @@ class Solver:
         """Decide the assertions under the assumptions; ``model``: whether one is wanted; ``timeout``: seconds for this question, if
         other than the solver's.
 
-        Raises KeyboardInterrupt if Ctrl-C came while solving.
+        Raises MemoryError if the process may have no more, and what a signal's handler raises.
         """
         literals = [(a, True) if isinstance(a, str) else a for a in assumptions]
         bools = [self._bool(name, sign) for name, sign in literals]
@@ -76,7 +84,7 @@ class Solver:
         if timeout:
             self._solver.set("timeout", max(1, int(timeout * 1000)))
         started = time.monotonic()
-        result = self._solver.check(*bools)
+        result = _guarded(self._context, lambda: self._solver.check(*bools))
         if result == self._z3.sat:
             return Answer("sat", model=self._model() if model else {})
         if result == self._z3.unsat:
@@ -84,11 +92,11 @@ class Solver:
             kept = tuple(literal for literal, b in zip(literals, bools, strict=True) if b.get_id() in core)
             return Answer("unsat", core=kept)
         reason = self._solver.reason_unknown()
-        if "canceled" in reason and allowed and time.monotonic() - started >= 0.9 * allowed:
-            reason = "timeout"
-        if "interrupted" in reason or ("canceled" in reason and not self._limits.rlimit):
-            raise KeyboardInterrupt
-        return Answer("unknown", reason=_reason(reason))
+        if "memory" in reason or "memout" in reason:
+            raise MemoryError
+        if allowed and time.monotonic() - started >= 0.9 * allowed:
+            return Answer("unknown", reason="timeout")
+        return Answer("unknown", reason=_reason(reason, self._limits.rlimit > 0))
 
     def truth(self, names: Iterable[str]) -> list[bool]:
         """Values of named booleans in the model of the last check, which was sat."""
@@ -107,19 +115,35 @@ class Solver:
         return found
 
 
-def _reason(reason: str) -> str:
-    return {"timeout": "timeout", "canceled": "resource limit", "max. resource limit exceeded": "resource limit"}.get(reason, reason)
+def _guarded(context: Any, call: Callable[[], Any]) -> Any:
+    """What the call into z3 gives. Signals end it; running out of memory is a MemoryError."""
+    import z3
+
+    try:
+        with interruptible(context.interrupt):
+            return call()
+    except z3.Z3Exception as error:
+        if "memory" in str(error):
+            raise MemoryError from None
+        raise
+
+
+def _reason(reason: str, counted: bool) -> str:
+    """In one of the tool's words where z3 has several, or dumps what it had not come to."""
+    if "resource" in reason or counted:
+        return "resource limit"
+    return {"timeout": "timeout", "canceled": "timeout"}.get(reason, reason if len(reason) < 80 else "the solver gave up")
 
 
 def to_cnf(assertions: Iterable[Term], defined: Sequence[tuple[str, Term]]) -> tuple[list[list[int]], dict[str, int]]:
     """The assertions and definitions as clauses, and the variable of every name (and of every bit, see ``smtlib.bit``)."""
     import z3
 
-    context = z3.main_ctx()
+    context = z3.Context()
     goal = z3.Goal(ctx=context)
     goal.add(*z3.parse_smt2_string(script(assertions, (), defined, bits=True), ctx=context))
     steps = [z3.Tactic(name, ctx=context) for name in ("simplify", "bit-blast", "tseitin-cnf")]
-    text = z3.Then(*steps, ctx=context)(goal)[0].dimacs()
+    text = _guarded(context, lambda: z3.Then(*steps, ctx=context)(goal)[0].dimacs())
     clauses: list[list[int]] = []
     names: dict[str, int] = {}
     for line in text.splitlines():
@@ -140,7 +164,8 @@ def decide_script(text: str, limits: Limits) -> str:
     if limits.timeout:
         solver.set("timeout", max(1, int(limits.timeout * 1000)))
     solver.from_string(text)
-    return str(solver.check())
+    solver.set("ctrl_c", False)
+    return str(_guarded(context, solver.check))
 
 
 def version() -> str:

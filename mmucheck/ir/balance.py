@@ -40,3 +40,22 @@ def unbalanced(program: Program) -> list[Diagnostic]:
                 hint = f"unlock it, or write `with {name} {{ ... }}`"
                 found.setdefault(("E309", name), Diagnostic("E309", message, step.origin.span, hint))
     return list(found.values())
+
+
+def deepest(program: Program) -> dict[str, int]:
+    """How many locks of each name the program holds at once at most. The program must be balanced."""
+    held: dict[int, _Held] = {program.entry: ()}
+    most: dict[str, int] = {}
+    work = [program.entry]
+    while work:
+        index = work.pop()
+        node, counts = program.nodes[index], dict(held[index])
+        if node.step.op in ("lock", "unlock"):
+            name = node.step.names[0]
+            counts[name] = counts.get(name, 0) + (1 if node.step.op == "lock" else -1)
+            most[name] = max(most.get(name, 0), counts[name])
+        for target in node.successors:
+            if target not in held:
+                held[target] = tuple(counts.items())
+                work.append(target)
+    return most

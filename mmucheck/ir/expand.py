@@ -7,8 +7,9 @@ successors known. Only loop heads are patched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 
+from mmucheck.ir.expressions import Env, Expressions, Held, kind_of
 from mmucheck.ir.program import (
     CacheDecl,
     Const,
@@ -28,9 +29,8 @@ from mmucheck.ir.program import (
     Step,
     subexpressions,
 )  # fmt: skip
-from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEPS
+from mmucheck.names.builtins import PARAM_KINDS, STEPS
 from mmucheck.names.library import Library
-from mmucheck.records import record
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest
 
@@ -38,82 +38,58 @@ MAX_NODES = 20_000
 MAX_CALLS = 40
 
 
-@record
-class _Lock:
-    name: str
-    mode: str
-    key: Expr | None
-
-
-@record
-class _Env:
-    """Where we are: names in scope, macro frames, locks held by enclosing ``with``, where leaving goes."""
-
-    names: dict[str, Expr]
-    version: str
-    frames: tuple[Frame, ...] = ()
-    actor: str = ""
-    device: ast.Device | None = None
-    locks: tuple[tuple[_Lock, Span], ...] = ()
-    targets: dict[str, tuple[int, int]] = field(default_factory=dict)
-    calls: tuple[str, ...] = ()
-
-    def bind(self, name: str, value: Expr) -> _Env:
-        return replace(self, names={**self.names, name: value})
-
-
-class Expander:
+class Expander(Expressions):
     """Expands the paths, hooks and handlers of one library (a change already applied) under one protocol."""
 
     def __init__(self, library: Library, protocol: str, devices: Sequence[ast.Device]) -> None:
-        self._library, self._protocol = library, protocol
+        super().__init__(library)
+        self._protocol = protocol
         self._callbacks, self._functions = library.callbacks(protocol), library.functions(protocol)
         self._devices = tuple(devices)
         self._lines = {path: file.text.split("\n") for path, file in library.files.items()}
         self._nodes: list[Node] = []
         self._locals: dict[str, str] = {}
         self._mutable: set[str] = set()
-        self._labels = 0
 
     # ---- entry points
 
     def path(self, path: ast.Path, version: str) -> Program:
         """The program of a path. Raises InputError for what only shows under this protocol."""
         names, params = self._begin(path.params)
-        env = _Env(names, version)
+        env = Env(names, version)
         return self._finish(path, path.body, env, params, path.requires, path.anchor)
 
     def handler(self, device: ast.Device, handler: ast.Routine) -> Program:
         names, params = self._begin(handler.params)
-        env = _Env(names, "", actor=device.name, device=device)
+        env = Env(names, "", actor=device.name, device=device)
         return self._finish(handler, handler.body, env, params, (), "")
 
     def device(self, device: ast.Device) -> DeviceDecl:
-        env = _Env({}, "", actor=device.name, device=device)
+        env = Env({}, "", actor=device.name, device=device)
         caches = tuple(
-            CacheDecl(c.name, c.of, c.source, self._pure(c.when, env) if c.when is not None else None) for c in device.caches
+            CacheDecl(c.name, c.of, c.source, self._pure(c.when, env) if c.when is not None else None, c.span) for c in device.caches
         )
-        variables = tuple((v.name, self._pure(v.value, _Env({}, ""))) for v in device.variables)
+        variables = tuple((v.name, self._pure(v.value, Env({}, ""))) for v in device.variables)
         locks = tuple(self.lock(lock, f"{device.name}.") for lock in device.locks)
         handlers = tuple(self.handler(device, h) for h in device.handlers)
         hooks = tuple(h.name for h in device.hooks)
         return DeviceDecl(device.name, device.title, caches, variables, locks, handlers, hooks, device.doc)
 
     def lock(self, lock: ast.Lock, prefix: str = "") -> LockDecl:
-        granule = self._pure(lock.granule, _Env({}, "")) if lock.granule is not None else Const(0)
+        granule = self._pure(lock.granule, Env({}, "")) if lock.granule is not None else Const(0)
         kind = "frame" if lock.key == "frame" else ("address" if lock.key else "")
         return LockDecl(prefix + lock.name, lock.kind, kind, granule.value if isinstance(granule, Const) else 0)
 
     def prop(self, prop: ast.Property) -> PropertyDecl:
         names: dict[str, Expr] = {b.name: Local(b.name, PARAM_KINDS.get(b.kind, b.kind)) for b in prop.binders}
         assert prop.formula is not None
-        formula = self._pure(prop.formula, _Env(names, ""))
+        formula = self._pure(prop.formula, Env(names, ""))
         return PropertyDecl(prop.name, prop.title, prop.when, tuple((b.name, b.kind) for b in prop.binders), formula)
 
     # ---- programs
 
     def _begin(self, params: Sequence[ast.Param]) -> tuple[dict[str, Expr], tuple[tuple[str, str], ...]]:
-        self._nodes, self._locals, self._mutable, self._labels = [], {}, set(), 0
+        self._nodes, self._locals, self._mutable, self._labels, self._expansions, self._parts = [], {}, set(), 0, 0, {}
         names: dict[str, Expr] = {}
         for param in params:
             kind = PARAM_KINDS[param.kind]
@@ -121,7 +97,7 @@ class Expander:
             names[param.name] = Local(param.name, kind)
         return names, tuple((p.name, p.kind) for p in params)
 
-    def _finish(self, decl: ast.Path | ast.Routine, body: ast.Block, env: _Env, params: tuple[tuple[str, str], ...],
+    def _finish(self, decl: ast.Path | ast.Routine, body: ast.Block, env: Env, params: tuple[tuple[str, str], ...],
                 requires: tuple[ast.Expr, ...], anchor: str) -> Program:  # fmt: skip
         end = Span(decl.span.file, body.span.end_line, max(1, body.span.end_column - 1), body.span.end_line, body.span.end_column)
         exit_node = self._emit(Step("nop", (), Origin(end, "done", (), env.actor)), ())
@@ -139,7 +115,7 @@ class Expander:
         self._nodes.append(Node(step, successors))
         return len(self._nodes) - 1
 
-    def _origin(self, span: Span, env: _Env, text: str = "") -> Origin:
+    def _origin(self, span: Span, env: Env, text: str = "") -> Origin:
         return Origin(span, text or self._text(span), env.frames, env.actor)
 
     def _text(self, span: Span) -> str:
@@ -159,7 +135,7 @@ class Expander:
 
     # ---- statements
 
-    def _block(self, block: ast.Block, env: _Env, after: int) -> int:
+    def _block(self, block: ast.Block, env: Env, after: int) -> int:
         envs = [env]
         targets: list[tuple[Local, ...]] = []
         for stmt in block.body:
@@ -179,12 +155,12 @@ class Expander:
             after = self._statement(stmt, before, made, after)
         return after
 
-    def _kinds_of(self, value: ast.Expr, env: _Env, count: int) -> tuple[str, ...]:
+    def _kinds_of(self, value: ast.Expr, env: Env, count: int) -> tuple[str, ...]:
         if isinstance(value, ast.Call) and value.name in STEPS:
             return STEPS[value.name].results[:count]
         return (kind_of(self._pure(value, env)),)
 
-    def _statement(self, stmt: ast.Stmt, env: _Env, made: tuple[Local, ...], after: int) -> int:
+    def _statement(self, stmt: ast.Stmt, env: Env, made: tuple[Local, ...], after: int) -> int:
         match stmt:
             case ast.Block():
                 return self._block(stmt, env, after)
@@ -242,14 +218,14 @@ class Expander:
                 filled = (self._expr(address, env), self._expr(frame, env), allowed)
                 return self._emit(Step("fill", filled, self._origin(stmt.span, env), names=(env.device.name, cache)), (after,))
 
-    def _branch(self, condition: ast.Expr, span: Span, env: _Env, taken: int, missed: int) -> int:
+    def _branch(self, condition: ast.Expr, span: Span, env: Env, taken: int, missed: int) -> int:
         value = self._expr(condition, env)
         if isinstance(value, Const):
             return taken if value.value else missed
         shown = self._text(condition.span)
         return self._emit(Step("branch", (value,), self._origin(span, env, f"if ({shown})")), (taken, missed))
 
-    def _assign(self, stmt: ast.Assign, env: _Env, after: int) -> int:
+    def _assign(self, stmt: ast.Assign, env: Env, after: int) -> int:
         value = self._expr(stmt.value, env)
         origin = self._origin(stmt.span, env)
         own = env.device is not None and stmt.name not in env.names
@@ -261,7 +237,7 @@ class Expander:
         assert isinstance(current, Local)
         return self._emit(Step("assign", (value,), origin, (current.name,)), (after,))
 
-    def _for(self, stmt: ast.For, env: _Env, after: int) -> int:
+    def _for(self, stmt: ast.For, env: Env, after: int) -> int:
         cursor = self._fresh(stmt.name, "number")
         self._mutable.add(cursor.name)
         start, start_at = self._hold(stmt.start, "start", env)
@@ -282,7 +258,7 @@ class Expander:
                 entry = self._emit(held, (entry,))
         return entry
 
-    def _while(self, stmt: ast.While, condition: ast.Expr | None, body: ast.Block, env: _Env, after: int) -> int:
+    def _while(self, stmt: ast.While, condition: ast.Expr | None, body: ast.Block, env: Env, after: int) -> int:
         origin = self._origin(stmt.span, env, "loop" if condition is None else f"while ({self._text(condition.span)})")
         head = self._emit(Step("nop", (), origin), ())
         depth = len(env.locks)
@@ -293,7 +269,7 @@ class Expander:
         self._nodes[head] = Node(Step("branch", (value,), origin), successors)
         return head
 
-    def _hold(self, expr: ast.Expr, name: str, env: _Env) -> tuple[Expr, Step | None]:
+    def _hold(self, expr: ast.Expr, name: str, env: Env) -> tuple[Expr, Step | None]:
         """The value of an argument, evaluated once: itself if it cannot change, else a local and the step that sets it."""
         value = self._expr(expr, env)
         if self._fixed(value):
@@ -309,20 +285,20 @@ class Expander:
 
     # ---- locks
 
-    def _lock_of(self, ref: ast.LockRef, env: _Env) -> _Lock:
+    def _lock_of(self, ref: ast.LockRef, env: Env) -> Held:
         own = env.device is not None and ref.name in {lock.name for lock in env.device.locks}
         name = f"{env.device.name}.{ref.name}" if own and env.device else ref.name
-        return _Lock(name, ref.mode, self._expr(ref.key, env) if ref.key is not None else None)
+        return Held(name, ref.mode, self._expr(ref.key, env) if ref.key is not None else None)
 
-    def _locking(self, kind: str, lock: _Lock, span: Span, env: _Env) -> Step:
+    def _locking(self, kind: str, lock: Held, span: Span, env: Env) -> Step:
         args = (lock.key,) if lock.key is not None else ()
         text = self._text(span) if kind == "lock" else f"unlock {lock.name}"
         return Step(kind, args, self._origin(span, env, text), names=(lock.name, lock.mode))
 
-    def _unlock(self, lock: _Lock, span: Span, env: _Env, after: int) -> int:
+    def _unlock(self, lock: Held, span: Span, env: Env, after: int) -> int:
         return self._emit(self._locking("unlock", lock, span, env), (after,))
 
-    def _with(self, stmt: ast.With, ref: ast.LockRef, body: ast.Block, env: _Env, after: int) -> int:
+    def _with(self, stmt: ast.With, ref: ast.LockRef, body: ast.Block, env: Env, after: int) -> int:
         lock = self._lock_of(ref, env)
         held: Step | None = None
         if ref.key is not None:
@@ -335,7 +311,7 @@ class Expander:
 
     # ---- calls
 
-    def _call(self, stmt: ast.CallStmt, env: _Env, after: int) -> int:
+    def _call(self, stmt: ast.CallStmt, env: Env, after: int) -> int:
         if stmt.name in STEPS:
             step = Step(stmt.name, self._args(stmt.args, env), self._origin(stmt.span, env))
             return self._emit(step, (after,))
@@ -350,9 +326,10 @@ class Expander:
         return self._inline(stmt, function.params, function.body, "", "", env, after)
 
     def _inline(self, stmt: ast.CallStmt | ast.Dispatch, params: Sequence[ast.Param], body: ast.Block, version: str, anchor: str,
-                env: _Env, after: int, device: ast.Device | None = None) -> int:  # fmt: skip
+                env: Env, after: int, device: ast.Device | None = None) -> int:  # fmt: skip
         name = stmt.name if isinstance(stmt, ast.CallStmt) else stmt.callback
         caller = f"{device.name}.{name}" if device else name
+        self._expanded(stmt.span)
         if caller in env.calls or len(env.calls) > MAX_CALLS:
             raise InputError([Diagnostic("E310", f"`{name}` expands into itself", stmt.span, "a macro may not call itself")])
         names: dict[str, Expr] = {}
@@ -362,115 +339,20 @@ class Expander:
             names[param.name] = value
             held.extend([step] if step else [])
         frames = (*env.frames, Frame(name, anchor, stmt.span))
-        inner = _Env(names, version, frames, device.name if device else env.actor, device or env.device, env.locks,
+        inner = Env(names, version, frames, device.name if device else env.actor, device or env.device, env.locks,
                      {"return": (after, len(env.locks))}, (*env.calls, caller))  # fmt: skip
         entry = self._block(body, inner, after)
         for step in reversed(held):
             entry = self._emit(step, (entry,))
         return entry
 
-    def _dispatch(self, stmt: ast.Dispatch, env: _Env, after: int) -> int:
+    def _dispatch(self, stmt: ast.Dispatch, env: Env, after: int) -> int:
         for device in reversed(self._devices):
             hook = next((h for h in device.hooks if h.name == stmt.callback), None)
             if hook is not None:
                 after = self._inline(stmt, hook.params, hook.body, "", "", env, after, device)
         origin = self._origin(stmt.span, env)
         return self._emit(Step("dispatch", self._args(stmt.args, env), origin, names=(stmt.callback,)), (after,))
-
-    # ---- expressions
-
-    def _args(self, args: Sequence[ast.Expr], env: _Env) -> tuple[Expr, ...]:
-        return tuple(self._expr(a, env) for a in args)
-
-    def _nondet(self, span: Span, env: _Env) -> Nondet:
-        self._labels += 1
-        return Nondet(f"choice{self._labels}@{span.line}")
-
-    def _pure(self, expr: ast.Expr, env: _Env) -> Expr:
-        """An expression outside the flow of steps; labels it may make are not used."""
-        labels = self._labels
-        value = self._expr(expr, env)
-        self._labels = labels
-        return value
-
-    def _expr(self, expr: ast.Expr, env: _Env) -> Expr:
-        match expr:
-            case ast.Number(value=value):
-                return Const(value)
-            case ast.Name(name=name):
-                if name in env.names:
-                    return env.names[name]
-                if env.device is not None and name in {v.name for v in env.device.variables}:
-                    return DeviceVar(env.device.name, name)
-                if name in self._library.consts:
-                    return self._expr(self._library.consts[name].value, _Env({}, ""))
-                return Const(*CONSTANTS[name])
-            case ast.Member(base=base, name=name):
-                return Look("device_var", (Local(base, "device"), Look(name, ())))
-            case ast.Unary(op=op, operand=operand):
-                return _fold(Op(op, (self._expr(operand, env),)))
-            case ast.Binary(op=op, left=left, right=right):
-                return _fold(Op(op, (self._expr(left, env), self._expr(right, env))))
-            case ast.Call(name="nondet"):
-                return self._nondet(expr.span, env)
-            case ast.Call(name="has", args=args):
-                assert env.device is not None
-                assert isinstance(args[0], ast.Name)
-                return Look("has", (Look(f"{env.device.name}.{args[0].name}", ()), self._expr(args[1], env)))
-            case ast.Call(name=name, args=args):
-                values = tuple(self._expr(a, env) for a in args)
-                if name in LOOKS:
-                    return Look(name, values)
-                macro = self._library.find(name, env.version)
-                assert macro is not None
-                assert isinstance(macro.declaration, ast.Macro)
-                assert macro.declaration.value is not None
-                if name in env.calls:
-                    raise InputError([Diagnostic("E310", f"`{name}` expands into itself", expr.span)])
-                names = {p.name: v for p, v in zip(macro.declaration.params, values, strict=True)}
-                return self._expr(macro.declaration.value, replace(env, names=names, version=macro.version, calls=(*env.calls, name)))
-
-
-def _fold(op: Op) -> Expr:
-    """Constant arithmetic on numbers, so that ranges and masks read as values."""
-    if not all(isinstance(a, Const) and a.kind == "number" for a in op.args):
-        return op
-    values = [a.value for a in op.args if isinstance(a, Const)]
-    mask = (1 << 64) - 1
-    if op.op == "~":
-        return Const(~values[0] & mask)
-    if len(values) == 2:
-        a, b = values
-        match op.op:
-            case "+":
-                return Const((a + b) & mask)
-            case "-":
-                return Const((a - b) & mask)
-            case "*":
-                return Const((a * b) & mask)
-            case "&":
-                return Const(a & b)
-            case "|":
-                return Const(a | b)
-            case "<<":
-                return Const((a << b) & mask if b < 64 else 0)
-    return op
-
-
-def kind_of(expr: Expr) -> str:
-    """The kind of an expression of the intermediate form."""
-    match expr:
-        case Const(kind=kind) | Local(kind=kind):
-            return kind
-        case Nondet():
-            return "bool"
-        case DeviceVar():
-            return "number"
-        case Look(name=name):
-            return LOOKS[name].results[0] if name in LOOKS else "number"
-        case Op(op=op):
-            return "bool" if op in ("!", "&&", "||", "->", "==", "!=", "<", "<=", ">", ">=") else "number"
-
 
 def _renumber(name: str, nodes: list[Node], entry: int, exit_node: int, params: tuple[tuple[str, str], ...], variables: dict[str, str],
               anchor: str, doc: str) -> Program:  # fmt: skip

@@ -6,7 +6,7 @@ their hooks inlined where callbacks are dispatched, and the properties. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 
 from mmucheck.names.builtins import LEVEL_BITS, LEVELS
 from mmucheck.records import record
@@ -186,6 +186,7 @@ class CacheDecl:
     of: str
     source: str
     when: Expr | None
+    span: Span | None = None
 
 
 @record
@@ -244,3 +245,20 @@ class System:
     @property
     def region_bits(self) -> int:
         return LEVEL_BITS[self.levels[1]]
+
+    def variables_set(self) -> frozenset[str]:
+        """Names of device variables that some step sets."""
+        programs = (*self.threads, *(h for d in self.devices for h in d.handlers))
+        return frozenset(node.step.names[1] for p in programs for node in p.nodes if node.step.op == "set_var")
+
+
+def without_drops(system: System) -> System:
+    """The same system with devices that drop nothing: what becomes of a claim then shows whether it needed them to."""
+
+    def idle(program: Program) -> Program:
+        return replace(program, nodes=tuple(
+            replace(n, step=replace(n.step, op="nop", args=(), names=())) if n.step.op == "drop" else n for n in program.nodes
+        ))  # fmt: skip
+
+    devices = tuple(replace(d, handlers=tuple(map(idle, d.handlers))) for d in system.devices)
+    return replace(system, threads=tuple(map(idle, system.threads)), devices=devices)

@@ -94,7 +94,7 @@ class CutSystem:
         dead = {thread.local(n) for n in thread.program.locals if n not in self._live[head]}
         state: TermState = {}
         for key, value in like.items():
-            if key.startswith(("page.o.", "region.o.")):
+            if key.startswith(("page.o", "region.o")):
                 state[key] = self.terms.const(FOREIGN_KEY_FREE if key.endswith(".key") else 0, value.sort)
             elif key in dead:
                 state[key] = self.terms.const(0, value.sort)

@@ -6,16 +6,20 @@ advance. A loop-free program is covered completely; a loop is followed ``bound``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import DeviceVar, Node, PropertyDecl, System, subexpressions
-from mmucheck.lower.witness import WITNESS, FreshVariables, TermState, initial, violated
-from mmucheck.machine.state import Thread, threads_of
+from mmucheck.ir.program import DeviceVar, Local, Look, Node, PropertyDecl, System, subexpressions
+from mmucheck.lower.witness import FreshVariables, TermState, initial, violated, witness_layout
+from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import Visibility, asks_cache, changes_upper
+from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, variables
+from mmucheck.machine.world import addresses
 from mmucheck.records import record
+
+Act = tuple[str, str | int, int]
+"""Something that may happen: (thread, node, which successor), or (device, cache, 0) for a fill, (device, cache, 1) for an entry lost."""
 
 
 @record
@@ -30,22 +34,31 @@ class Place:
 
 @dataclass
 class Unrolling:
-    """What ``unroll`` gives: every visible place, and the terms that say what must hold at the start."""
+    """What ``unroll`` gives: every visible place, when each act is ``taken``, and ``beyond``, when control goes on where a loop was
+    left (then ``truncated`` is true)."""
 
     places: list[Place] = field(default_factory=list)
     exits: list[Place] = field(default_factory=list)
     cuts: list[Place] = field(default_factory=list)
     truncated: bool = False
+    taken: dict[Act, list[Term]] = field(default_factory=dict)
+    beyond: list[Term] = field(default_factory=list)
+
+    def take(self, act: Act, when: Term) -> None:
+        """Note a condition under which something happens."""
+        self.taken.setdefault(act, []).append(when)
 
 
 class Lowering:
-    """One system over terms. Build once, ask many times: properties share everything."""
+    """One system over terms. Build once, ask many times: properties share everything. ``pace`` is called at every step with the number
+    of terms there are, and may raise to end it."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl] = ()) -> None:
+    def __init__(self, system: System, properties: Sequence[PropertyDecl] = (), pace: Callable[[int], None] | None = None) -> None:
         self.system = system
+        self._pace = pace
         self.terms = Terms()
-        self.machine: Machine[Term] = Machine(self.terms, system, WITNESS)
         self.threads = threads_of(system)
+        self.machine: Machine[Term] = Machine(self.terms, system, witness_layout(self.threads))
         self.chooser = FreshVariables(self.terms)
         self.state, self.assume = initial(self.terms, self.machine, system, self.threads)
         self.handlers = tuple(t for t in self.threads if t.device)
@@ -53,6 +66,8 @@ class Lowering:
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        sources = {(d.name, c.source) for d in system.devices for c in d.caches}
+        self._handlers_feed = any(n.step.op == "fill" and n.step.names in sources for h in self.handlers for n in h.program.nodes)
         for handler in self.handlers:
             self._start_handler(handler)
 
@@ -63,6 +78,10 @@ class Lowering:
         places = unrolling.exits if prop.when == "finally" else unrolling.places
         found = [(p, self.terms.and_(p.guard, violated(self.machine, prop, p.state))) for p in places]
         return [(place, term) for place, term in found if term is not self.terms.false]
+
+    def one_run_suffices(self, prop: PropertyDecl) -> bool:
+        """Whether following one run of each handler is enough for a proof of the property."""
+        return self.one_run_is_enough and len(left_by_handlers(prop, self.handlers)) <= 1
 
     # ---- running
 
@@ -84,14 +103,19 @@ class Lowering:
         while waiting:
             key = min(waiting, key=lambda k: (k[0], order[k[1]]))
             rounds, node = key
+            if self._pace is not None:
+                self._pace(len(self.terms))
             guard, state = self._join(waiting.pop(key))
             if node in cut and key not in started:
+                state = dict(state)
+                self.machine.forget_foreign(state)
                 result.cuts.append(Place(node, rounds, guard, state))
                 continue
             for target, after_guard, after in self._step(thread, program.nodes[node], node, rounds, guard, state, result):
                 back = order[target] <= order[node]
                 if back and rounds >= bound and target not in cut:
                     result.truncated = True
+                    result.beyond.append(after_guard)
                     continue
                 waiting.setdefault((rounds + back, target), []).append((after_guard, after))
         return result
@@ -109,11 +133,12 @@ class Lowering:
         self.chooser.place = f"{thread.name}@{index}" + (f"/{rounds}" if rounds else "")
         at_exit = not node.successors
         if at_exit or self._visible(thread, index):
-            self._closure(state)
+            self._closure(state, guard, result)
             place = Place(index, rounds, guard, dict(state))
             result.places.append(place)
             if at_exit:
                 result.exits.append(place)
+                result.take((thread.name, index, 0), guard)
                 return []
         self.chooser.guard = guard
         outcome = self.machine.execute(state, thread, node.step, self.chooser)
@@ -121,46 +146,63 @@ class Lowering:
         if guard is self.terms.false:
             return []
         if outcome.branch is None:
+            result.take((thread.name, index, 0), guard)
             return [(node.successors[0], guard, state)]
         taken = self.terms.and_(guard, outcome.branch)
         missed = self.terms.and_(guard, self.terms.not_(outcome.branch))
         branches = [(node.successors[0], taken, state), (node.successors[1], missed, dict(state))]
+        result.take((thread.name, index, 0), taken)
+        result.take((thread.name, index, 1), missed)
         return [b for b in branches if b[1] is not self.terms.false]
 
     # ---- what may happen between two steps
 
-    def _closure(self, state: TermState) -> None:
+    def _closure(self, state: TermState, guard: Term, result: Unrolling) -> None:
         terms, machine, chooser = self.terms, self.machine, self.chooser
         for holder in machine.unknown_holders():
             may = machine.may_drop(state, holder)
             if may is not terms.false:
                 state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
+        self._fills(state, guard, result)
+        for handler in self.handlers:
+            self._advance(handler, state, guard, result)
+        if self._handlers_feed:
+            self._fills(state, guard, result)
+
+    def _fills(self, state: TermState, guard: Term, result: Unrolling) -> None:
+        """What the caches may lose and take in by themselves."""
+        terms, machine, chooser = self.terms, self.machine, self.chooser
+        if self._evicts:
+            for device in self.system.devices:
+                for cache, slot, _ in cache_slots(device, machine.layout):
+                    entry = f"{device.name}.{cache}.{slot}"
+                    lost, held = chooser.boolean(f"evict.{entry}"), state[f"{entry}.valid"]
+                    result.take((device.name, cache, 1), terms.and_(guard, held, lost))
+                    state[f"{entry}.valid"] = terms.and_(held, terms.not_(lost))
         for fill in machine.fills():
             if fill.via and not self._upper:
                 continue
             entry = f"{fill.device}.{fill.cache.name}.{fill.slot.name}"
-            if self._evicts:
-                state[f"{entry}.valid"] = terms.and_(state[f"{entry}.valid"], terms.not_(chooser.boolean(f"evict.{entry}")))
             available, written = machine.fill(state, fill)
             if available is terms.false:
                 continue
             label = f"fill.{entry}" + (f".via.{fill.via}" if fill.via else "")
             happens = terms.and_(available, chooser.boolean(label))
+            result.take((fill.device, fill.cache.name, 0), terms.and_(guard, happens))
             for key, value in written.items():
                 state[key] = terms.ite(happens, value, state[key])
-        for handler in self.handlers:
-            self._advance(handler, state)
 
     def _start_handler(self, handler: Thread) -> None:
-        """A handler that only reads device variables runs once, at the witness's address: see mmucheck/README.md."""
+        """A handler that leaves nothing behind elsewhere runs at the witness's page, any other at any page: mmucheck/README.md."""
         for index in range(len(handler.program.nodes)):
             self.state[f"{handler.name}.at.{index}"] = self.terms.false
         self.state[f"{handler.name}.at.idle"] = self.terms.true
-        for name, kind in handler.program.params:
-            if kind == "page":
-                self.state[handler.local(name)] = self.state["page.a.key"]
+        if at_own_page(handler):
+            for name, kind in handler.program.params:
+                if kind == "page":
+                    self.state[handler.local(name)] = self.state["page.a.key"]
 
-    def _advance(self, handler: Thread, state: TermState) -> None:
+    def _advance(self, handler: Thread, state: TermState, guard: Term, result: Unrolling) -> None:
         """Any number of the handler's next steps, in order."""
         terms = self.terms
         name = handler.name
@@ -174,9 +216,12 @@ class Lowering:
             if state[here] is terms.false or not node.successors:
                 continue
             go = state[here]
+            if asks_cache(node.step):
+                self._fills(state, guard, result)
             if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
             after = dict(state)
+            self.chooser.guard = terms.and_(guard, go)
             outcome = self.machine.execute(after, handler, node.step, self.chooser)
             go = terms.and_(go, outcome.guard)
             if go is terms.false:
@@ -186,9 +231,11 @@ class Lowering:
                     state[key] = terms.ite(go, value, state[key])
             state[here] = terms.and_(state[here], terms.not_(go))
             branch = outcome.branch if outcome.branch is not None else terms.true
-            for successor, way in zip(node.successors, (branch, terms.not_(branch)), strict=False):
+            for which, (successor, way) in enumerate(zip(node.successors, (branch, terms.not_(branch)), strict=False)):
                 target = f"{name}.at.{successor}"
-                state[target] = terms.or_(state[target], terms.and_(go, way))
+                gone = terms.and_(go, way)
+                result.take((name, index, which), terms.and_(guard, gone))
+                state[target] = terms.or_(state[target], gone)
 
 
 def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
@@ -201,4 +248,27 @@ def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> b
     reading = [a for t in threads for n in t.program.nodes for a in n.step.args] + conditions
     read = {(e.device, e.name) for arg in reading for e in subexpressions(arg) if isinstance(e, DeviceVar)}
     written = {n.step.names for n in handler.program.nodes if n.step.op == "set_var"}
-    return not handler.program.back_edge_targets() and not written & read
+    maps = any(changes_table(n.step) for n in handler.program.nodes)
+    return not handler.program.back_edge_targets() and not written & read and not maps
+
+
+def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozenset[str]:
+    """What the property asks about that runs of handlers leave behind. If it is more than one thing, they may be of different runs."""
+    done = [n.step for h in handlers for n in h.program.nodes]
+    looks = {e.name for e in subexpressions(prop.formula) if isinstance(e, Look)}
+    left = {s.names[1] for s in done if s.op == "set_var"} & variables(prop.formula)
+    ops = {s.op for s in done}
+    left |= {"cached"} if "fill" in ops and any("cached" in name for name in looks) else set()
+    left |= {"assertion_failed"} & looks if "assert" in ops else set()
+    left |= {"slept_in_atomic"} & looks if ops & {"might_sleep", "lock"} else set()
+    return frozenset(left)
+
+
+def at_own_page(handler: Thread) -> bool:
+    """Whether the handler looks at and fills only the page it is started for: then the others' runs leave nothing at the witness."""
+    pages = [name for name, kind in handler.program.params if kind == "page"]
+    touched = [a for n in handler.program.nodes for a in addresses(n.step)]
+    touched += [n.step.args[0] for n in handler.program.nodes if n.step.op == "fill"]
+    asked = (e for n in handler.program.nodes for arg in n.step.args for e in subexpressions(arg))
+    touched += [e.args[1] for e in asked if isinstance(e, Look) and e.name == "has"]
+    return len(pages) == 1 and all(isinstance(a, Local) and a.name == pages[0] for a in touched)

@@ -15,26 +15,35 @@ from mmucheck.machine.state import (
     PMD_TABLE,
     PTE_NONE,
     REGION_FIELDS,
+    SORTS,
+    UNLINKED,
     ZERO_PAGE,
     Layout,
     Slot,
     Thread,
     cache_slots,
+    holds,
 )  # fmt: skip
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
+from mmucheck.machine.world import addresses
 from mmucheck.names.builtins import ALIGNMENT, TASK_SIZE
 from mmucheck.records import record
 
-WITNESS = Layout(
-    pages=(Slot("a", "a"), Slot("o", foreign=True)),
-    regions=(Slot("a"), Slot("o", foreign=True)),
-    frames=("f",),
-    tables=("t",),
-    open=True,
-)
 
-_SORTS = {"kind": KIND, "frame": FRAME, "write": BOOL, "table": TABLE, "valid": BOOL}
+def witness_layout(threads: tuple[Thread, ...]) -> Layout:
+    """One page, region, frame and table in full, and as many foreign pages and regions as one step looks at together."""
+    most = max((len(addresses(n.step)) for t in threads for n in t.program.nodes), default=1)
+    names = [f"o{i}" for i in range(1, max(1, most) + 1)]
+    return Layout(
+        pages=(Slot("a", "a"), *(Slot(n, foreign=True) for n in names)),
+        regions=(Slot("a"), *(Slot(n, foreign=True) for n in names)),
+        frames=("f",),
+        tables=("t",),
+        open=True,
+    )
+
+
 _LOCAL_SORTS = {"number": NUMBER, "bool": BOOL, "frame": FRAME, "table": TABLE}
 
 TermState = dict[str, Term]
@@ -75,7 +84,7 @@ class FreshVariables:
         return self._fresh(label, TABLE)
 
     def first_look(self, what: str, key: Term, new: Term) -> dict[str, Term]:
-        fields = {f: self._fresh(f"{what}.{f}", _SORTS[f]) for f in (PAGE_FIELDS if what == "page" else REGION_FIELDS)}
+        fields = {f: self._fresh(f"{what}.{f}", SORTS[f]) for f in (PAGE_FIELDS if what == "page" else REGION_FIELDS)}
         self.loads.append(Load(what, key, self._terms.and_(self.guard, new), fields))
         return fields
 
@@ -84,6 +93,7 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
     """(state, constraints): any quiescent state. Every device entry agrees with the table, no path has begun, no lock is held."""
     state: TermState = {}
     assume: list[Term] = []
+    layout = machine.layout
 
     def number(value: int) -> Term:
         return terms.const(value, NUMBER)
@@ -97,9 +107,11 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
     state["region.a.key"] = machine.looks.region_key(addr)
     for what, fields in (("page", PAGE_FIELDS), ("region", REGION_FIELDS)):
         for field in fields:
-            state[f"{what}.a.{field}"] = terms.var(f"{what}.{field}", _SORTS[field])
-            state[f"{what}.o.{field}"] = terms.const(0, _SORTS[field])
-        state[f"{what}.o.key"] = number(FOREIGN_KEY_FREE)
+            state[f"{what}.a.{field}"] = terms.var(f"{what}.{field}", SORTS[field])
+        for slot in layout.pages:
+            if slot.foreign:
+                state |= {f"{what}.{slot.name}.{field}": terms.const(0, SORTS[field]) for field in fields}
+                state[f"{what}.{slot.name}.key"] = number(FOREIGN_KEY_FREE)
     small = terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, KIND))
     assume.append(terms.not_(terms.eq(state["page.a.kind"], terms.const(3, KIND))))
     assume.append(terms.or_(small, terms.eq(state["page.a.kind"], terms.const(PTE_NONE, KIND))))
@@ -114,11 +126,12 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
         mine = terms.and_(present, terms.eq(target, state[f"{what}.id"]))
         state[f"{what}.refs"] = terms.ite(mine, terms.const(1, COUNT), none)
         state[f"{what}.others"] = terms.var(f"{ident}.others", BOOL)
+        state[f"{what}.loose"] = terms.false
     assume.append(terms.or_(terms.not_(terms.eq(state["frame.f.id"], terms.const(ZERO_PAGE, FRAME))), state["frame.f.others"]))
 
     for device in system.devices:
-        for cache, slot, of in cache_slots(device, WITNESS):
-            entry = f"{device.name}.{cache}.{slot}"
+        for cache, name, of in cache_slots(device, layout):
+            entry = f"{device.name}.{cache}.{name}"
             values = {
                 "valid": terms.and_(terms.var(f"{entry}.valid", BOOL), mapped if of == "pages" else small),
                 "frame": frame,
@@ -138,7 +151,10 @@ def _start_threads(terms: Terms, state: TermState, assume: list[Term], system: S
         if not lock.key:
             state[f"lock.{lock.name}"] = none
             state[f"lock.{lock.name}.readers"] = none
-    state["event.assertion_failed"] = state["event.slept_in_atomic"] = terms.false
+    for hold in holds(system):
+        state[hold.part("held")] = state[hold.part("shared")] = terms.false
+        state[hold.part("key")] = terms.const(0, FRAME if hold.lock.key == "frame" else NUMBER)
+    state["event.assertion_failed"] = state["event.slept_in_atomic"] = state[UNLINKED] = terms.false
     for thread in threads:
         for name, kind in thread.program.locals.items():
             state[thread.local(name)] = terms.const(0, _LOCAL_SORTS[kind])

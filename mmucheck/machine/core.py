@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from mmucheck.ir.program import Step, System
 from mmucheck.machine.domain import COUNT, KIND, Domain
 from mmucheck.machine.looks import Looks, View
-from mmucheck.machine.state import Layout
+from mmucheck.machine.state import Layout, holds
 from mmucheck.records import record
 
 V = TypeVar("V")
@@ -28,6 +28,7 @@ class Core(Generic[V]):
         self.domain, self.system, self.layout = domain, system, layout
         self.looks = Looks(domain, system, layout)
         self._locks = {lock.name: lock for lock in (*system.locks, *(k for d in system.devices for k in d.locks))}
+        self._holds = holds(system)
         self._one = domain.const(1, COUNT)
         self._none = domain.const(0, COUNT)
         self.assumed: list[V] = []

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from mmucheck.ir.program import Step
 from mmucheck.machine.core import Core, Outcome
-from mmucheck.machine.domain import BOOL, COUNT, NUMBER
+from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import (
     FOREIGN_KEY_FREE,
@@ -17,6 +17,7 @@ from mmucheck.machine.state import (
     PTE_MARKER,
     PTE_NONE,
     PTE_PRESENT,
+    UNLINKED,
     Slot,
     Thread,
 )
@@ -33,32 +34,19 @@ class EntrySteps(Core[V]):
                 key = f"{what}.{slot.name}.{field}"
                 view.state[key] = self.domain.ite(hit, value, view.state[key])
 
-    def _own(self, view: View[V], what: str, hits: list[tuple[Slot, V]], present: int, new: V | None, of: str = "frame") -> None:
-        """Move the entry's reference of a foreign entry: out of the unknown holders when it is cleared, into them when set.
-
-        The references known of a frame (or table) are those of its own page's entry and those the path holds; a foreign
-        entry's reference is among the unknown ones until the path takes it over by clearing the entry.
-        """
-        d = self.domain
+    def _unlinks(self, view: View[V], hits: list[tuple[Slot, V]]) -> None:
+        """A table that goes may still have entries of pages without a slot."""
+        if not self.layout.open:
+            return
         for slot, hit in hits:
-            if not slot.foreign:
-                continue
-            for known in self.layout.frames if of == "frame" else self.layout.tables:
-                ident, refs, others = (f"{of}.{known}.{f}" for f in ("id", "refs", "others"))
-                entry = f"{what}.{slot.name}"
-                there = d.eq(view.state[f"{entry}.kind"], self._kind(present))
-                held = d.and_(hit, there, d.eq(view.state[f"{entry}.{of}"], view.state[ident]))
-                self.assumed.append(d.or_(d.not_(held), d.ult(view.state[refs], d.const(-1, COUNT))))
-                view.state[refs] = d.ite(held, d.binary("add", view.state[refs], self._one), view.state[refs])
-                if new is not None:
-                    given = d.and_(hit, d.eq(new, view.state[ident]))
-                    some = d.not_(d.eq(view.state[refs], self._none))
-                    view.state[refs] = d.ite(d.and_(given, some), d.binary("sub", view.state[refs], self._one), view.state[refs])
-                    view.state[others] = d.or_(view.state[others], given)
+            linked = self.domain.eq(view.state[f"region.{slot.name}.kind"], self._kind(PMD_TABLE))
+            view.state[UNLINKED] = self.domain.or_(view.state[UNLINKED], self.domain.and_(hit, linked))
 
     def _set_pte(self, view: View[V], addr: V, kind: int, frame: V | None = None, write: V | None = None) -> None:
         hits = self.looks.page_hits(view.state, addr)
-        self._own(view, "page", hits, PTE_PRESENT, frame)
+        if self.layout.open and kind != PTE_NONE:
+            linked = self.domain.eq(self.looks.pmd(view.state, addr, "kind"), self._kind(PMD_TABLE))
+            view.state[UNLINKED] = self.domain.or_(view.state[UNLINKED], self.domain.not_(linked))
         fields = {"kind": self._kind(kind)}
         if frame is not None and write is not None:
             fields |= {"frame": frame, "write": write}
@@ -66,8 +54,7 @@ class EntrySteps(Core[V]):
 
     def _set_pmd(self, view: View[V], addr: V, kind: int, **fields: V) -> None:
         hits = self.looks.region_hits(view.state, addr)
-        self._own(view, "region", hits, PMD_HUGE, fields.get("frame"))
-        self._own(view, "region", hits, PMD_TABLE, fields.get("table"), "table")
+        self._unlinks(view, hits)
         self._write(view, "region", hits, kind=self._kind(kind), **fields)
 
     def _step_set_pte(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
@@ -124,20 +111,21 @@ class EntrySteps(Core[V]):
     _step_mkwrite_pmd = _step_mkwrite_pte
 
     def _whole_region(self, view: View[V], addr: V, kind: int, **fields: V) -> None:
-        """Every lower-level entry of the region. The foreign page is forgotten: its part has another identity."""
+        """Every lower-level entry of the region. The foreign page is forgotten: its part has another identity. The reference of what
+        it mapped stays known: the path may drop it."""
         d = self.domain
         key = self.looks.region_key(addr)
         for page in self.layout.pages:
             hit = d.eq(key, self.looks.region_key(view.state[f"page.{page.name}.key"]))
             if page.foreign:
-                self._own(view, "page", [(page, hit)], PTE_PRESENT, None)
-                free = d.const(FOREIGN_KEY_FREE, NUMBER)
-                view.state[f"page.{page.name}.key"] = d.ite(hit, free, view.state[f"page.{page.name}.key"])
+                self._write(view, "page", [(page, hit)], key=d.const(FOREIGN_KEY_FREE, NUMBER), kind=self._kind(PTE_NONE))
             else:
                 self._write(view, "page", [(page, hit)], kind=self._kind(kind), **fields)
 
     def _step_fill_table(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         addr, frame, write = self._values(step, view)
+        if self.layout.open:
+            view.state[UNLINKED] = self.looks.true
         self._whole_region(view, addr, PTE_PRESENT, frame=frame, write=write)
         return self._done()
 

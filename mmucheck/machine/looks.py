@@ -162,8 +162,12 @@ class Looks(Generic[V]):
                 cache, addr = look.args
                 assert isinstance(cache, Look)
                 target = self.value(addr, view)
-                return d.or_(*(d.and_(hit, state[f"{cache.name}.{slot.name}.valid"])
-                               for slot, hit in self.page_hits(state, target) if not slot.foreign))  # fmt: skip
+                own = [(slot, hit) for slot, hit in self.page_hits(state, target) if not slot.foreign]
+                found = d.or_(*(d.and_(hit, state[f"{cache.name}.{slot.name}.valid"]) for slot, hit in own))
+                elsewhere = d.not_(d.or_(*(hit for _, hit in own)))
+                if not self.layout.open or view.chooser is None or d.is_false(elsewhere):
+                    return found
+                return d.or_(found, d.and_(elsewhere, view.chooser.boolean("has")))  # entries of other pages are not kept
             case "device_var":
                 base, member = look.args
                 device = self.value(base, view)

@@ -29,7 +29,13 @@ class ReferenceSteps(Core[V]):
                 view.state[refs] = d.ite(hit, d.binary("add", view.state[refs], self._one), view.state[refs])
             else:
                 some = d.not_(d.eq(view.state[refs], self._none))
+                self._loosen(view, f"{what}.{slot}", d.and_(hit, d.not_(some)))
                 view.state[refs] = d.ite(d.and_(hit, some), d.binary("sub", view.state[refs], self._one), view.state[refs])
+
+    def _loosen(self, view: View[V], slot: str, when: V) -> None:
+        """A reference that nobody known has is dropped: an entry without a slot may have lost its own."""
+        if self.layout.open:
+            view.state[f"{slot}.loose"] = self.domain.or_(view.state[f"{slot}.loose"], when)
 
     def _step_get_page(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         self._count(view, "frame", self._values(step, view)[0], +1)
@@ -91,6 +97,8 @@ class ReferenceSteps(Core[V]):
 
     def _step_tlb_gather(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         view.state[thread.local("tlb_start")], view.state[thread.local("tlb_end")] = self._values(step, view)
+        for slot in (*(f"frame.{f}" for f in self.layout.frames), *(f"table.{t}" for t in self.layout.tables)):
+            view.state[f"{slot}.queued.{thread.name}"] = self._none
         return self._done()
 
     def _step_tlb_track(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
@@ -121,6 +129,7 @@ class ReferenceSteps(Core[V]):
         for slot in self.layout.frames if what == "frame" else self.layout.tables:
             refs, queued = f"{what}.{slot}.refs", f"{what}.{slot}.queued.{thread.name}"
             few = d.ult(view.state[refs], view.state[queued])
+            self._loosen(view, f"{what}.{slot}", few)
             view.state[refs] = d.ite(few, self._none, d.binary("sub", view.state[refs], view.state[queued]))
             view.state[queued] = self._none
         return self._done()

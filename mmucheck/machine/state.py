@@ -8,10 +8,12 @@ stand for whatever else the path touches (``open`` is true): their content is an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from mmucheck.ir.program import DeviceDecl, Program, System
+from mmucheck.ir.balance import deepest
+from mmucheck.ir.program import DeviceDecl, LockDecl, Program, System
+from mmucheck.machine.domain import BOOL, FRAME, KIND, TABLE
 from mmucheck.records import record
 
 V = TypeVar("V")
@@ -70,6 +72,33 @@ def threads_of(system: System) -> tuple[Thread, ...]:
     return tuple(found)
 
 
+def contended(threads: Sequence[Thread]) -> frozenset[str]:
+    """The locks that more than one thread takes: nobody waits for the others."""
+    takers = [{n.step.names[0] for n in t.program.nodes if n.step.op == "lock"} for t in threads]
+    return frozenset(name for i, mine in enumerate(takers) for name in mine if any(name in other for other in takers[:i]))
+
+
+@record
+class Hold:
+    """A place for one lock of a family (a lock with a key) that a thread holds: ``held``, ``shared`` (for reading) and ``key``."""
+
+    lock: LockDecl
+    thread: str
+    place: int
+
+    def part(self, name: str) -> str:
+        return f"lock.{self.lock.name}.{self.thread}.{self.place}.{name}"
+
+
+def holds(system: System) -> tuple[Hold, ...]:
+    """As many places as each thread holds locks of a contended family at once."""
+    threads = threads_of(system)
+    waited_for = contended(threads)
+    families = [k for k in (*system.locks, *(k for d in system.devices for k in d.locks)) if k.key and k.name in waited_for]
+    depths = {t.name: deepest(t.program) for t in threads}
+    return tuple(Hold(k, t.name, i) for k in families for t in threads for i in range(depths[t.name].get(k.name, 0)))
+
+
 class Chooser(Protocol[V]):
     """Where values come from that no step decides: fresh variables for the solver, a schedule for the interpreter."""
 
@@ -81,8 +110,12 @@ class Chooser(Protocol[V]):
         ...
 
 
+UNLINKED = "event.entries_unlinked"
+"""Whether a table may have been unlinked with entries in it, or filled before it was linked. Kept in an open world only."""
+
 PAGE_FIELDS = ("kind", "frame", "write")
 REGION_FIELDS = ("kind", "frame", "write", "table")
+SORTS = {"kind": KIND, "frame": FRAME, "write": BOOL, "table": TABLE, "valid": BOOL}
 CACHE_FIELDS = {"pages": ("valid", "frame", "write"), "tables": ("valid", "table")}
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from mmucheck.ir.program import Step
+from mmucheck.ir.program import LockDecl, Step
 from mmucheck.machine.core import Outcome
 from mmucheck.machine.devices import DeviceSteps, Fill
-from mmucheck.machine.domain import COUNT
+from mmucheck.machine.domain import BOOL, COUNT, FRAME, NUMBER
 from mmucheck.machine.entries import EntrySteps
 from mmucheck.machine.looks import View
 from mmucheck.machine.references import ReferenceSteps
@@ -86,7 +86,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
         else:
             self._sleeps(view, thread)
         if lock.key:
-            return self._done()
+            return self._take(step, lock, view, thread)
         owner, readers = f"lock.{name}", f"lock.{name}.readers"
         free = d.eq(view.state[owner], self._none)
         if mode == "read":
@@ -104,10 +104,46 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
         if lock.kind == "spinlock":
             view.state[thread.local("atomic")] = d.binary("sub", view.state[thread.local("atomic")], self._one)
         if lock.key:
-            return self._done()
+            return self._give_back(step, lock, view, thread)
         if mode == "read":
             readers = f"lock.{name}.readers"
             view.state[readers] = d.binary("sub", view.state[readers], self._one)
         else:
             view.state[f"lock.{name}"] = self._none
         return self._done()
+
+    def _take(self, step: Step, lock: LockDecl, view: View[V], thread: Thread) -> Outcome[V]:
+        """One lock of a family: it waits for a thread that holds the one of the same key."""
+        d, state = self.domain, view.state
+        key = self._lock_key(step, lock, view)
+        shared = d.const(step.names[1] == "read", BOOL)
+        free, placed = self.looks.true, self.looks.false
+        for hold in self._holds:
+            if hold.lock != lock:
+                continue
+            held, reads, at = hold.part("held"), hold.part("shared"), hold.part("key")
+            if hold.thread != thread.name:
+                both_read = d.and_(shared, state[reads])
+                free = d.and_(free, d.not_(d.and_(state[held], d.eq(state[at], key), d.not_(both_read))))
+                continue
+            here = d.and_(d.not_(state[held]), d.not_(placed))
+            placed = d.or_(placed, here)
+            state[at], state[reads] = d.ite(here, key, state[at]), d.ite(here, shared, state[reads])
+            state[held] = d.or_(state[held], here)
+        return Outcome(free)
+
+    def _give_back(self, step: Step, lock: LockDecl, view: View[V], thread: Thread) -> Outcome[V]:
+        d, state = self.domain, view.state
+        key = self._lock_key(step, lock, view)
+        for hold in self._holds:
+            if hold.lock == lock and hold.thread == thread.name:
+                held, reads, at = hold.part("held"), hold.part("shared"), hold.part("key")
+                gone = d.and_(state[held], d.eq(state[at], key))
+                state[held] = d.and_(state[held], d.not_(gone))
+                state[reads] = d.and_(state[reads], d.not_(gone))
+                state[at] = d.ite(gone, d.const(0, FRAME if lock.key == "frame" else NUMBER), state[at])
+        return self._done()
+
+    def _lock_key(self, step: Step, lock: LockDecl, view: View[V]) -> V:
+        key = self._values(step, view)[0]
+        return self.domain.binary("udiv", key, self.domain.const(lock.granule, NUMBER)) if lock.granule > 1 else key

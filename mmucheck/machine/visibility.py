@@ -2,8 +2,8 @@
 
 Two reductions, both used by the lowering and by the interpreter. Steps that only read the page table or the thread's own
 variables commute with everything a device or an unknown holder may do. A section under a device's lock is one step (Lipton,
-CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere: taking the lock can wait
-and is a step of its own, the rest of the section follows it at once. What a section fills is seen unless it is the section's last act,
+CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere. Taking a lock that another thread
+takes too can wait and is a step of its own. What a section fills is seen unless it is the section's last act,
 and so is every value of a variable that a property reads. What the hooks of a still device do, nobody else ever touches.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmucheck.ir.program import DeviceVar, Expr, Look, Program, PropertyDecl, Step, System, subexpressions
-from mmucheck.machine.state import Thread, threads_of
+from mmucheck.machine.state import Thread, contended, threads_of
 
 _QUIET = frozenset("nop dispatch split_page assign branch assume tlb_gather tlb_track tlb_queue tlb_queue_table".split())
 _GUARDED = frozenset("set_var drop fill assign branch".split())
@@ -29,6 +29,7 @@ class Visibility:
         threads = threads_of(system)
         self._still = frozenset(d.name for d in system.devices if d.still)
         self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
+        self._waited_for = self._device_locks | contended(threads)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
         self._guards = self._common_locks(system, threads)
         self._visible = {t.name: [self._decide(t, i) for i in range(len(t.program.nodes))] for t in threads}
@@ -42,7 +43,7 @@ class Visibility:
         if step.origin.actor in self._still and not _frees(step):
             return False
         if step.op in ("lock", "unlock"):
-            return step.names[0] in self._device_locks and step.op == "lock"
+            return step.names[0] in self._waited_for and step.op == "lock"
         touched = resources(step)
         if touched and step.op in _GUARDED and not _frees(step):
             if step.op == "fill" and not self._section_ends(thread.program, node):
@@ -84,7 +85,7 @@ class Visibility:
         for device in system.devices:
             for cache in device.caches:
                 if cache.source:
-                    common[device.name, cache.name] = frozenset()
+                    common[device.name, cache.name] = common[device.name, cache.source] = frozenset()
                 for expr in subexpressions(cache.when) if cache.when is not None else []:
                     if isinstance(expr, DeviceVar):
                         common[expr.device, expr.name] = frozenset()
@@ -125,6 +126,12 @@ def _asks_freed(expr: Expr) -> bool:
 def changes_upper(step: Step) -> bool:
     """Whether the step writes an upper-level entry."""
     return step.op in ("set_pmd", "clear_pmd", "set_pmd_marker", "populate_pmd")
+
+
+def changes_table(step: Step) -> bool:
+    """Whether the step writes an entry of either level."""
+    lower = ("set_pte", "clear_pte", "set_pte_marker", "wrprotect_pte", "mkwrite_pte", "wrprotect_pmd", "mkwrite_pmd")
+    return changes_upper(step) or step.op in (*lower, "fill_table", "clear_table")
 
 
 def asks_cache(step: Step) -> bool:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from mmucheck.ir.program import Expr, Look, Step, subexpressions
 from mmucheck.machine.core import Core
+from mmucheck.machine.domain import COUNT, NUMBER
 from mmucheck.machine.looks import View
-from mmucheck.machine.state import PAGE_FIELDS, PMD_HUGE, PMD_TABLE, PTE_NONE, PTE_PRESENT, REGION_FIELDS
+from mmucheck.machine.state import (
+    FOREIGN_KEY_FREE,
+    PAGE_FIELDS,
+    PMD_HUGE,
+    PMD_TABLE,
+    PTE_NONE,
+    PTE_PRESENT,
+    REGION_FIELDS,
+    SORTS,
+    UNLINKED,
+    State,
+)  # fmt: skip
 
 V = TypeVar("V")
 
@@ -24,49 +37,87 @@ class OpenWorld(Core[V]):
     """Before a step looks at a page without a slot, the foreign slot becomes that page."""
 
     def _load_for(self, step: Step, view: View[V]) -> None:
-        """Before a step looks at a page that has no slot: the foreign slot becomes that page, with any content.
+        """Before a step looks at a page that has no slot: a foreign slot becomes that page, with any content.
 
         A closed world must have every page that is looked at: Untracked is raised for one that it lacks.
         """
-        for addr in addresses(step):
-            value = self.looks.value(addr, View(view.state, view.prefix))
+        values = [self.looks.value(addr, View(view.state, view.prefix)) for addr in addresses(step)]
+        for value in values:
             if self.layout.open:
-                self._load(value, view)
+                self._load(value, values, view)
             elif not any(self.domain.is_true(hit) for _, hit in self.looks.page_hits(view.state, value)):
                 raise Untracked(value)
 
-    def _load(self, addr: V, view: View[V]) -> None:
+    def _load(self, addr: V, wanted: list[V], view: View[V]) -> None:
+        """``wanted``: the addresses of the step at hand; none of them makes place for another."""
         d, state, chooser = self.domain, view.state, view.chooser
         assert chooser is not None
-        region_hits = self.looks.region_hits(state, addr)
-        known = d.or_(*(hit for _, hit in region_hits))
+        key, keys = self.looks.region_key(addr), [self.looks.region_key(w) for w in wanted]
+        known = d.or_(*(hit for _, hit in self.looks.region_hits(state, addr)))
         if not d.is_true(known):
-            key = self.looks.region_key(addr)
-            self._replace("region", REGION_FIELDS, key, known, chooser.first_look("region", key, d.not_(known)), PMD_HUGE, view)
+            self._replace("region", key, keys, known, chooser.first_look("region", key, d.not_(known)), view)
+        key, keys = self.looks.page_key(addr), [self.looks.page_key(w) for w in wanted]
         known = d.or_(*(hit for _, hit in self.looks.page_hits(state, addr)))
         if not d.is_true(known):
-            key = self.looks.page_key(addr)
             fresh = chooser.first_look("page", key, d.not_(known))
             linked = d.eq(self.looks.pmd(state, addr, "kind"), self._kind(PMD_TABLE))
-            self.assumed.append(d.or_(known, linked, d.eq(fresh["kind"], self._kind(PTE_NONE))))
-            self._replace("page", PAGE_FIELDS, key, known, fresh, PTE_PRESENT, view)
-
-    def _replace(self, what: str, fields: tuple[str, ...], key: V, known: V, fresh: dict[str, V], present: int, view: View[V]) -> None:
-        d, state = self.domain, view.state
-        slot = next(s for s in (self.layout.pages if what == "page" else self.layout.regions) if s.foreign)
-        entry = f"{what}.{slot.name}"
-        state[f"{entry}.key"] = d.ite(known, state[f"{entry}.key"], key)
-        for field in fields:
-            state[f"{entry}.{field}"] = d.ite(known, state[f"{entry}.{field}"], fresh[field])
-        for frame in self.layout.frames:
-            held = d.and_(d.eq(fresh["kind"], self._kind(present)), d.eq(fresh["frame"], state[f"frame.{frame}.id"]))
-            self.assumed.append(d.or_(known, d.not_(held), state[f"frame.{frame}.others"]))
-        if what == "page":
             self.assumed.append(d.or_(known, d.not_(d.eq(fresh["kind"], self._kind(3)))))
-        else:
-            for table in self.layout.tables:
-                held = d.and_(d.eq(fresh["kind"], self._kind(PMD_TABLE)), d.eq(fresh["table"], state[f"table.{table}.id"]))
-                self.assumed.append(d.or_(known, d.not_(held), state[f"table.{table}.others"]))
+            self.assumed.append(d.or_(known, linked, d.eq(fresh["kind"], self._kind(PTE_NONE)), state[UNLINKED]))
+            self._replace("page", key, keys, known, fresh, view)
+
+    def _replace(self, what: str, key: V, wanted: list[V], known: V, fresh: dict[str, V], view: View[V]) -> None:
+        """If the page or region is not known, the first foreign slot that the step does not need becomes it."""
+        d, state = self.domain, view.state
+        slots = self._foreign(what)
+        missing = d.not_(known)
+        for slot in slots:
+            entry = f"{what}.{slot}"
+            needed = d.or_(*(d.eq(w, state[f"{entry}.key"]) for w in wanted)) if len(slots) > 1 else self.looks.false
+            here = d.and_(missing, d.not_(needed))
+            missing = d.and_(missing, needed)
+            self._forget(state, what, slot, here)
+            state[f"{entry}.key"] = d.ite(here, key, state[f"{entry}.key"])
+            for field, value in fresh.items():
+                state[f"{entry}.{field}"] = d.ite(here, value, state[f"{entry}.{field}"])
+        for of, slot, held in self._owned(state, what, fresh, d.not_(known)):
+            refs, others, loose = (f"{of}.{slot}.{f}" for f in ("refs", "others", "loose"))
+            self.assumed.append(d.or_(d.not_(held), state[others], state[loose]))
+            self.assumed.append(d.or_(d.not_(held), d.ult(state[refs], d.const(-1, COUNT))))
+            taken = d.and_(held, d.not_(state[loose]))
+            state[refs] = d.ite(taken, d.binary("add", state[refs], self._one), state[refs])
+
+    def forget_foreign(self, state: State[V]) -> None:
+        """The foreign pages and regions are no longer kept: what they hold is any value when next looked at."""
+        for what, fields in (("page", PAGE_FIELDS), ("region", REGION_FIELDS)):
+            for slot in self._foreign(what):
+                self._forget(state, what, slot, self.looks.true)
+                state[f"{what}.{slot}.key"] = self.domain.const(FOREIGN_KEY_FREE, NUMBER)
+                for field in fields:
+                    state[f"{what}.{slot}.{field}"] = self.domain.const(0, SORTS[field])
+
+    def _forget(self, state: State[V], what: str, foreign: str, when: V) -> None:
+        """Before a foreign entry gives way to another: its reference, known until now, goes to the unknown holders. If the path
+        has dropped it already, the entry is left without one, and may be found so later."""
+        d = self.domain
+        content = {f: state[f"{what}.{foreign}.{f}"] for f in (PAGE_FIELDS if what == "page" else REGION_FIELDS)}
+        for of, slot, held in self._owned(state, what, content, when):
+            refs, others, loose = (f"{of}.{slot}.{f}" for f in ("refs", "others", "loose"))
+            some = d.not_(d.eq(state[refs], self._none))
+            state[others] = d.or_(state[others], d.and_(held, some))
+            state[loose] = d.or_(state[loose], d.and_(held, d.not_(some)))
+            state[refs] = d.ite(d.and_(held, some), d.binary("sub", state[refs], self._one), state[refs])
+
+    def _foreign(self, what: str) -> list[str]:
+        return [s.name for s in (self.layout.pages if what == "page" else self.layout.regions) if s.foreign]
+
+    def _owned(self, state: State[V], what: str, content: dict[str, V], when: V) -> Iterator[tuple[str, str, V]]:
+        """(frame or table, slot, whether an entry with this content maps or links it)."""
+        d = self.domain
+        kinds = (("frame", PTE_PRESENT),) if what == "page" else (("frame", PMD_HUGE), ("table", PMD_TABLE))
+        for of, present in kinds:
+            for slot in self.layout.frames if of == "frame" else self.layout.tables:
+                there = d.and_(d.eq(content["kind"], self._kind(present)), d.eq(content[of], state[f"{of}.{slot}.id"]))
+                yield of, slot, d.and_(when, there)
 
 
 _BY_ADDRESS = frozenset(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, PARAM_KINDS
-from mmucheck.names.kinds import BodyChecker, Context, Scope
+from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, LOOKS, PARAM_KINDS
+from mmucheck.names.kinds import BodyChecker, Context, Scope, walk_expr
 from mmucheck.names.library import Library, Versioned
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, suggest
@@ -162,7 +162,32 @@ class _DeclarationChecker:
         for kind in sorted(set(kinds)):
             if kinds.count(kind) > 1:
                 self.body.say("E113", f"a property may bind one {kind}", prop.span, "see `One witness` in mmucheck/README.md")
+        before = len(self.body.diagnostics)
         self.body.expect(prop.formula, "bool", scope, Context(in_property=True))
+        if len(self.body.diagnostics) > before:
+            return
+        bound = frozenset(b.name for b in prop.binders if b.kind == "address")
+        for look in self._looks_beside(prop.formula, bound):
+            self.body.say("E118", f"`{look.name}` looks at another address than the one that is bound", look.span,
+                          "see `One witness` in mmucheck/README.md")  # fmt: skip
+
+    def _looks_beside(self, expr: ast.Expr, bound: frozenset[str], inside: tuple[str, ...] = ()) -> list[ast.Call]:
+        """The calls in a property that look, themselves or in a macro, at an address that is not bound."""
+
+        def strays(arg: ast.Expr) -> bool:
+            return not (isinstance(arg, ast.Name) and arg.name in bound)
+
+        found: list[ast.Call] = []
+        for call in (e for e in walk_expr(expr) if isinstance(e, ast.Call)):
+            macro = self.library.find(call.name, "")
+            if call.name in LOOKS:
+                params = LOOKS[call.name].params
+                found += [call] if any(k == "number" and strays(a) for k, a in zip(params, call.args, strict=False)) else []
+            elif macro is not None and isinstance(macro.declaration, ast.Macro) and macro.declaration.value is not None:
+                within = frozenset(p.name for p, a in zip(macro.declaration.params, call.args, strict=False) if not strays(a))
+                if call.name not in inside and self._looks_beside(macro.declaration.value, within, (*inside, call.name)):
+                    found.append(call)
+        return found
 
     def _change(self, change: ast.Change) -> None:
         for name in (change.before, change.after):

@@ -50,6 +50,7 @@ class BodyChecker:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.diagnostics: list[Diagnostic] = []
+        self._values: dict[tuple[str, str], str] = {}
         self._functions: dict[str, ast.Routine] = {}
         self._callbacks: dict[str, ast.Callback] = {}
         for protocol in library.protocols.values():
@@ -151,9 +152,7 @@ class BodyChecker:
         if macro and isinstance(macro.declaration, ast.Macro) and macro.declaration.value is not None:
             kinds = tuple(PARAM_KINDS.get(p.kind, "number") for p in macro.declaration.params)
             self._arguments(call, kinds, call.args, scope, ctx)
-            inner = self.scope_of(macro.declaration.params)
-            quiet = BodyChecker(self.library)
-            return quiet.kind(macro.declaration.value, inner, Context(macro.version)) if not self._recursive(macro.declaration) else ""
+            return self._value_kind(macro.declaration, macro.declaration.value, macro.version)
         if macro:
             self.say("E205", f"`{call.name}` has no value: it is a macro of steps", call.span)
             return ""
@@ -163,8 +162,16 @@ class BodyChecker:
             self.kind(arg, scope, ctx)
         return ""
 
-    def _recursive(self, macro: ast.Macro) -> bool:
-        return macro.value is not None and any(isinstance(e, ast.Call) and e.name == macro.name for e in walk_expr(macro.value))
+    def _value_kind(self, macro: ast.Macro, value: ast.Expr, version: str) -> str:
+        """Of what the macro stands for; "" if it stands for itself. Found out once: macros that use each other twice would double it
+        at every level."""
+        key = (macro.name, version)
+        if key not in self._values:
+            self._values[key] = ""
+            quiet = BodyChecker(self.library)
+            quiet._values = self._values
+            self._values[key] = quiet.kind(value, self.scope_of(macro.params), Context(version))
+        return self._values[key]
 
     def _arguments(self, call: ast.Call | ast.CallStmt | ast.Dispatch, kinds: tuple[str, ...], args: tuple[ast.Expr, ...],
                    scope: Scope, ctx: Context) -> None:  # fmt: skip

@@ -100,6 +100,8 @@ class _Loader:
 
     def _read(self, path: Path, at: Span | None) -> str | None:
         try:
+            if at is not None and path.exists() and not path.is_file() and not path.is_dir():
+                raise OSError(0, "this is no regular file")  # a pipe would be waited for
             with path.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
         except OSError as error:

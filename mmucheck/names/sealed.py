@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 
 
 def cache_root() -> Path | None:
-    """The user's cache folder for this tool, made if it is missing; None if caching is off or impossible.
+    """The user's cache folder for this tool, made if it is missing; None if caching is off or impossible, and where another user may
+    write: what is kept there is unpickled.
 
     ``MMUCHECK_CACHE`` names another folder, or none if it is empty.
     """
@@ -18,7 +20,8 @@ def cache_root() -> Path | None:
     base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmucheck"
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if base.stat().st_uid != os.getuid():
+        status = base.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
             return None
     except (OSError, RuntimeError):
         return None
@@ -39,6 +42,12 @@ def write_sealed(path: Path, payload: bytes) -> None:
     import tempfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-        stream.write(hashlib.sha256(payload).digest() + payload)
-    Path(stream.name).replace(path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(hashlib.sha256(payload).digest() + payload)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import product
 
 from mmucheck.ir.program import PropertyDecl, Step, System
 from mmucheck.machine.domain import Concrete
@@ -200,9 +201,10 @@ class _Explorer:
             begun = {**state, f"{handler.name}.pc": handler.program.entry}
             for name in handler.program.locals:
                 begun[handler.local(name)] = 0
-            for name, _ in handler.program.params:
-                begun[handler.local(name)] = state[f"page.{slot.name}.key"]
-            yield from self._run(handler, begun)
+            key = state[f"page.{slot.name}.key"]
+            named = {handler.local(name): (0, 1) if kind == "bool" else (key,) for name, kind in handler.program.params}
+            for values in product(*named.values()):
+                yield from self._run(handler, {**begun, **dict(zip(named, values, strict=True))})
 
     def _run(self, thread: Thread, state: State[int]) -> Iterator[tuple[State[int], tuple[Event, ...]]]:
         """The thread's next step, and the steps behind it that nobody can notice."""

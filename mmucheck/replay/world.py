@@ -18,6 +18,7 @@ from mmucheck.machine.state import (
     Slot,
     State,
     cache_slots,
+    holds,
     threads_of,
 )  # fmt: skip
 from mmucheck.names.builtins import LEVEL_BITS, LEVELS, TASK_SIZE
@@ -117,6 +118,8 @@ def start(system: System, scenario: Scenario, layout: Layout) -> State[int]:
     for lock in (*system.locks, *(k for d in system.devices for k in d.locks)):
         if not lock.key:
             state[f"lock.{lock.name}"] = state[f"lock.{lock.name}.readers"] = 0
+    for hold in holds(system):
+        state |= {hold.part("held"): False, hold.part("shared"): False, hold.part("key"): 0}
     state["event.assertion_failed"] = state["event.slept_in_atomic"] = False
     params = dict(scenario.params)
     for thread in threads:

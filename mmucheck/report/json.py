@@ -11,15 +11,23 @@ from typing import Any
 
 from mmucheck import __version__
 from mmucheck.analyses.run import Result
-from mmucheck.engines.verdicts import VERDICTS
+from mmucheck.engines.verdicts import VERDICTS, Exercised
 from mmucheck.replay.trace import Trace, TraceStep
 
 SCHEMA = "mmucheck.results/1"
 
 
-def render(results: Sequence[Result], digest: str) -> str:
-    """The whole document. ``digest`` is the library's: equal inputs have equal digests."""
-    return dump({"schema": SCHEMA, "tool": tool(digest), "results": [record(r) for r in results], "summary": summary(results)})
+def render(results: Sequence[Result], digest: str, incomplete: bool = False) -> str:
+    """The whole document. ``digest`` is the library's: equal inputs have equal digests; ``incomplete``: the run was interrupted."""
+    return dump(
+        {
+            "schema": SCHEMA,
+            "tool": tool(digest),
+            "incomplete": incomplete,
+            "results": [record(r) for r in results],
+            "summary": summary(results),
+        }
+    )
 
 
 def dump(document: dict[str, Any]) -> str:
@@ -61,6 +69,8 @@ def record(result: Result) -> dict[str, Any]:
         "method": decision.method if decision is not None else None,
         "reason": decision.reason if decision is not None else "",
         "seconds": round(decision.seconds, 3) if decision is not None else 0.0,
+        "exercised": exercised(decision.exercised) if decision is not None and decision.exercised is not None else None,
+        "needs_flush": decision.needs_flush if decision is not None else None,
         "notes": list(result.notes),
         "error": result.error or None,
     }
@@ -69,6 +79,12 @@ def record(result: Result) -> dict[str, Any]:
     if result.trace is not None:
         found |= trace(result.trace)
     return found
+
+
+def exercised(value: Exercised) -> dict[str, Any]:
+    """``missing``: what no run takes, and how that is known."""
+    missing = [{"file": m.file, "line": m.line, "what": m.what, "why": m.why, "dead": m.dead} for m in value.missing]
+    return {"reached": value.reached, "total": value.total, "missing": missing}
 
 
 def trace(value: Trace) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from mmucheck.report.style import WIDTH, Style
 from mmucheck.report.text import verdict_of
 
 SCHEMA = "mmucheck.matrix/1"
-REFUSED = "refused"
+REFUSED, OPEN = "refused", "open"
 
 
 @record
 class Matrix:
-    """``decided`` is the property; ``cells`` by (path, device): a result, or why the combination cannot be (a registration that
-    fails, say)."""
+    """``decided`` is the property; ``cells`` by (path, device): a result, why the combination cannot be (a registration that fails,
+    say), or None if the run ended before it was decided."""
 
     title: str
     decided: str
@@ -27,7 +27,7 @@ class Matrix:
     side: str
     paths: tuple[str, ...]
     devices: tuple[str, ...]
-    cells: dict[tuple[str, str], Result | str]
+    cells: dict[tuple[str, str], Result | str | None]
 
     @property
     def results(self) -> list[Result]:
@@ -35,6 +35,8 @@ class Matrix:
 
     def verdict(self, path: str, device: str) -> str:
         cell = self.cells[path, device]
+        if cell is None:
+            return OPEN
         return verdict_of(cell) if isinstance(cell, Result) else REFUSED
 
 
@@ -63,7 +65,8 @@ def render_text(matrix: Matrix, style: Style) -> str:
 
 
 def _letter(verdict: str) -> str:
-    return {"proved": "+", "refuted": "R", "bounded": "b", "inconclusive": "?", "vacuous": "v", "error": "E", REFUSED: "x"}[verdict]
+    letters = {"proved": "+", "refuted": "R", "bounded": "b", "inconclusive": "?", "vacuous": "v", "error": "E", REFUSED: "x", OPEN: "."}
+    return letters[verdict]
 
 
 def _paint(verdict: str, text: str, style: Style) -> str:
@@ -83,6 +86,7 @@ def render_json(matrix: Matrix, digest: str) -> str:
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": results_json.tool(digest),
+        "incomplete": None in matrix.cells.values(),
         "property": matrix.decided,
         "protocol": matrix.protocol,
         "change": matrix.change or None,

@@ -86,11 +86,13 @@ def letters_of(properties: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def render_json(survey: Survey, digest: str) -> str:
-    """Every verdict: by frame, property, path, in the order of the devices; null where there is none."""
+def render_json(survey: Survey, digest: str, incomplete: bool = False) -> str:
+    """Every verdict: by frame, property, path, in the order of the devices; null where there is none. ``incomplete``: the run was
+    interrupted."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": results_json.tool(digest),
+        "incomplete": incomplete,
         "devices": list(survey.devices),
         "frames": [
             {

@@ -25,6 +25,7 @@ def render(results: Sequence[Result], style: Style, quiet: bool = False, verbose
             with_trace = traces < MAX_TRACES or verbose
             traces += result.trace is not None
             parts.append(explanation(result, style, verbose, with_trace))
+    parts += _exercised_by_subject([r for r in results if r.strict], style)
     scopes = [] if quiet else _scopes(results)
     parts.append("\n".join([*scopes, summary_line(results, style)]) + "\n")
     return "\n".join(parts)
@@ -45,19 +46,58 @@ def seconds_of(result: Result) -> float:
     return result.decision.seconds if result.decision is not None else 0.0
 
 
+def exercise_of(result: Result) -> list[str]:
+    """What a proof exercises: the count, what no run takes, by line, and whether the devices' drops matter."""
+    decision = result.decision
+    if decision is None or decision.exercised is None:
+        return []
+    e = decision.exercised
+    lines = [f"{e.reached} of {e.total} steps exercised" + (", but never:" if e.missing else "")]
+    lines += [f"  {m.file}:{m.line}: {m.what} ({m.why}{', in the path itself' if m.dead else ''})" for m in e.missing]
+    if decision.needs_flush is not None:
+        names = " and ".join(result.obligation.subject.devices)
+        drops = "drops" if len(result.obligation.subject.devices) == 1 else "drop"
+        told = f"it fails if {names} {drops} nothing" if decision.needs_flush else f"it holds even if {names} {drops} nothing"
+        lines.append(told)
+    return lines
+
+
+def _exercised_by_subject(results: Sequence[Result], style: Style) -> list[str]:
+    """For each subject of a proof what no run of it takes, and which of its proofs need no drop."""
+    blocks: dict[str, dict[str, None]] = {}
+    for result in results:
+        told = exercise_of(result)
+        if not told:
+            continue
+        assert result.decision is not None
+        lines = blocks.setdefault(str(result.obligation.subject), {})
+        if result.decision.exercised is not None and result.decision.exercised.missing:
+            lines.update(dict.fromkeys(told[: 1 + len(result.decision.exercised.missing)]))
+        if result.decision.needs_flush is False:
+            lines[f"{result.obligation.property}: {told[-1]}"] = None
+    return ["\n".join([style.strong(subject), *(f"  {line}" for line in lines)]) + "\n" for subject, lines in blocks.items() if lines]
+
+
+def _steps_of(result: Result) -> str:
+    e = result.decision.exercised if result.decision is not None and verdict_of(result) == PROVED else None
+    return f"{e.reached} of {e.total} steps" if e is not None else ""
+
+
 def _lines(results: Sequence[Result], style: Style, verbose: bool) -> list[str]:
     if not results:
         return []
     names = [f"{r.obligation.target}  {r.obligation.property} on {' + '.join(r.obligation.subject.devices)}" for r in results]
     width = max(map(len, names))
+    steps = max(len(_steps_of(r)) for r in results)
     lines: list[str] = []
     for name, result in zip(names, results, strict=True):
         verdict = verdict_of(result)
         mark = _mark(result, style)
         expected = "" if met(result) or not result.obligation.expected else f"  expected {result.obligation.expected}"
-        lines.append(f"{mark} {_colour(result, style)(f'{verdict:<12}')} {name:<{width}}  {seconds_of(result):6.2f}s{expected}")
+        told = f"{name:<{width}}  {_steps_of(result):>{steps}}  {seconds_of(result):6.2f}s{expected}"
+        lines.append(f"{mark} {_colour(result, style)(f'{verdict:<12}')} {told}")
         if verbose:
-            lines += [f"          {line}" for line in _details(result)]
+            lines += [f"          {line}" for line in [*_details(result), *([] if result.strict else exercise_of(result))]]
     return lines
 
 
@@ -114,6 +154,8 @@ def why(result: Result) -> str:
         return f"internal error: {result.error}; this is no verdict"
     if result.trace is not None:
         return result.trace.why
+    if result.hollow:
+        return result.hollow
     if result.decision.verdict == PROVED:
         return f"no run breaks it ({result.decision.method}; {result.scope})"
     return result.decision.reason or result.decision.method
@@ -129,6 +171,7 @@ def proof(result: Result, style: Style) -> str:
         *(textwrap.wrap(o.doc, WIDTH, initial_indent="  ", subsequent_indent="  ") if o.doc else []),
         f"  {_colour(result, style)(result.decision.verdict)} by {result.decision.method}",
         f"  for {result.scope}",
+        *(f"  {line}" for line in exercise_of(result)),
         *(f"  note: {note}" for note in result.notes),
     ]
     if result.decision.invariant:

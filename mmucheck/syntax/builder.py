@@ -14,10 +14,18 @@ from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, whole_file
 _SUFFIX = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def _number(token: Token) -> int:
+_DIGITS = 64
+"""More than any number of 64 bits is written with, in decimal or with a few zeros in front."""
+
+
+def _number(token: Token) -> int | None:
+    """The value; None if it does not fit into 64 bits."""
     text = str(token)
+    if len(text) > _DIGITS:
+        return None
     shift = _SUFFIX.get(text[-1], 0) if not text.lower().startswith("0x") or text[-1] in "KMGT" else 0
-    return int(text[:-1] if shift else text, 0 if text.lower().startswith("0x") else 10) << shift
+    value = int(text[:-1] if shift else text, 0 if text.lower().startswith("0x") else 10) << shift
+    return value if value < 1 << 64 else None
 
 
 def _text(token: Token | None) -> str:
@@ -322,7 +330,10 @@ class TreeBuilder(Transformer[Token, Any]):
     # expressions
 
     def number(self, meta: Meta, items: list[Token]) -> ast.Number:
-        return ast.Number(self._span(meta), _number(items[0]))
+        value = _number(items[0])
+        if value is None:
+            raise InputError([Diagnostic("E018", "this number does not fit into 64 bits", self._span(meta))])
+        return ast.Number(self._span(meta), value)
 
     def name(self, meta: Meta, items: list[Token]) -> ast.Name:
         return self._name(items[0])
@@ -343,7 +354,7 @@ class TreeBuilder(Transformer[Token, Any]):
 
 
 def _ordinal(token: Token | None) -> int:
-    return int(str(token)[1:]) if token is not None else 0
+    return int(str(token)[1:_DIGITS]) if token is not None else 0
 
 
 def _as_block(stmt: ast.Block | ast.If | ast.Leave) -> ast.Block:

@@ -51,9 +51,17 @@ def _build(text: str, path: str, line_offset: int, tables: str) -> ast.File:
     except VisitError as error:
         if isinstance(error.orig_exc, InputError):
             raise error.orig_exc from None
+        if isinstance(error.orig_exc, RecursionError):
+            raise InputError([_too_deep(path)]) from None
         raise
+    except RecursionError:
+        raise InputError([_too_deep(path)]) from None
     assert isinstance(file, ast.File)
     return file
+
+
+def _too_deep(path: str) -> Diagnostic:
+    return Diagnostic("E004", "the input is nested too deeply", whole_file(path), "move inner parts into macros")
 
 
 @cache
@@ -69,6 +77,12 @@ def _check_shape(text: str, path: str) -> None:
     if len(text) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES // 1024} KiB"
         raise InputError([Diagnostic("E003", message, whole_file(path), "split it and join the parts with `use`")])
+    odd = _NOT_TEXT.search(text)
+    if odd:
+        line = text.count("\n", 0, odd.start()) + 1
+        column = odd.start() - text.rfind("\n", 0, odd.start())
+        message = f"the control character U+{ord(odd[0]):04X} is no part of the language"
+        raise InputError([Diagnostic("E017", message, Span(path, line, column, line, column + 1))])
     depth, line = 0, 1
     for char in re.sub(r"/\*.*?\*/|//[^\n]*|\"[^\"\n]*\"", lambda m: "\n" * m[0].count("\n"), text, flags=re.S):
         if char == "\n":
@@ -113,6 +127,8 @@ _FRIENDLY = {
     "ASSIGN": "`=`", "EQUAL": "`=`", "VERDICT": "`proves`, `refutes` or `vacuous`", "VERSION": "a kernel version such as `v3.17`",
     "SYSTEM": "`<file.mmu>`", "DOT": "`.`", "__ANON_0": "`->`", "$END": "the end of the file",
 }  # fmt: skip
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor or turns the direction of writing: texts in quotes and comments reach the user's screen."""
 _OPERATORS = {"RELOP", "EQOP", "SUMOP", "MULOP", "SHIFTOP", "AMPERSAND", "VBAR", "CIRCUMFLEX"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
-from mmucheck.ir.program import Const, Local, Nondet, Program, Step, System, subexpressions
+from mmucheck.ir.program import Const, Local, Look, Nondet, Program, Step, System, subexpressions
 
 from .state import (
     ASSERTION,
@@ -78,6 +78,9 @@ class Machine:
         self.watched_pages: tuple[int, ...] = ()
         self.watched_regions: tuple[int, ...] = ()
         self.handlers_write = any(n.step.op == "set_var" for d in self.devices for h in d.handlers for n in h.nodes)
+        parts = [n.step for d in self.devices for h in d.handlers for n in h.nodes]
+        self.handlers_map = any(s.op in ENTRIES for s in parts)
+        self.handlers_stray = any(_strays(h) for d in self.devices for h in d.handlers)
         self.steady_vars = self.threads == 1 and not self.handlers_write
         self.live = [_liveness(p) for p in self.programs]
         self.code = [self._compile(i, p) for i, p in enumerate(self.programs)]
@@ -95,7 +98,7 @@ class Machine:
         """Forget what was known of the places, after a change. The pages at which handlers run: those of the witnesses, unless
         handlers write variables, since a run elsewhere then leaves nothing behind."""
         self.uneven = False
-        everywhere = self.handlers_write or not self.reduced
+        everywhere = self.handlers_write or self.handlers_map or self.handlers_stray or not self.reduced
         pages = [p * self.w.page for p in self.w.pages if everywhere or any(x // self.w.page == p for x in self.w.witnesses)]
         self.watched_pages = tuple(self.w.pages[p // self.w.page] for p in pages)
         self.watched_regions = tuple({self.w.regions[p // self.w.region] for p in pages})
@@ -110,7 +113,7 @@ class Machine:
         for i, node in enumerate(program.nodes):
             step = node.step
             looks = set().union(*(looks_in(a) for a in step.args))
-            if number < self.threads == 1:
+            if number < self.threads == 1 and not self.handlers_map:
                 private = not looks & (SHARED_LOOKS - ({"."} if self.steady_vars else set()))
             else:
                 private = looks <= BLIND_LOOKS
@@ -232,7 +235,8 @@ class Machine:
             case "lock":
                 locked = self._lock(core, pid, step, args)
                 if locked is not None:
-                    yield locked, g, (), 0, ()
+                    sleeps = proc.spins and step.names[0] not in self.spinning
+                    yield locked._replace(flags=locked.flags | SLEPT) if sleeps else locked, g, (), 0, ()
             case "unlock":
                 mine = (step.names[0], self._key(step, args), step.names[1], pid)
                 yield core._replace(locks=tuple(x for x in core.locks if x != mine)), g, (), 0, ()
@@ -360,6 +364,15 @@ class Machine:
         if lower:
             return core._replace(ptes=_put(core.ptes, where, new))
         return core._replace(pmds=_put(core.pmds, where, new))
+
+
+def _strays(handler: Program) -> bool:
+    """Does a handler look at or fill another address than a parameter?"""
+    given = {name for name, _ in handler.params}
+    named = [n.step.args[0] for n in handler.nodes if n.step.op in ENTRIES | {"get_user_page", "fill"}]
+    looks = [e for n in handler.nodes for a in n.step.args for e in subexpressions(a) if isinstance(e, Look)]
+    named += [arg for look in looks for arg in look.args if not isinstance(arg, Look)]
+    return any(not isinstance(a, Local) or a.name not in given for a in named)
 
 
 def _put(values: tuple[int, ...], i: int, new: int) -> tuple[int, ...]:

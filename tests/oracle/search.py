@@ -21,7 +21,7 @@ Limits: one run of a handler at a time for each device; a huge page has one trac
 (`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
 pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
 not taken; spare frames and tables are few (an allocation finds none then, and fails);
-taking a mutex or waiting does not count as sleeping; formulas bind at most one address.
+formulas bind at most one address.
 """
 
 from __future__ import annotations
@@ -96,22 +96,27 @@ class Oracle:
             self._open.append(_Asked(prop, compile_expr(prop.formula, names, self.w), {}))
         self._parents: dict[Core, tuple[Core | None, str]] = {}
 
-    def run(self) -> set[str]:
-        """Search every world until every property is broken or all worlds are done. The names of the broken properties."""
+    def run(self, worlds: Sequence[tuple[int, int]] = ()) -> set[str]:
+        """Search every world until every property is broken or all worlds are done. The names of the broken properties.
+        ``worlds``: pairs of pages, in order, to be searched instead of the usual ones."""
         ops = {n.step.op for p in self.system.threads for n in p.nodes}
         page, region = self.w.page, self.w.region
         one_region = (BASE + region - 2 * page, BASE + region - page)
         two_regions = (BASE + region - page, BASE + region)
         pairs = [two_regions] if ops & HUGE_STEPS or self._whole_regions() else [one_region, two_regions]
-        by_page = any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
+        hooks_ask = any("has" in looks_in(a) for p in self.system.threads for n in p.nodes for a in n.step.args)
+        by_page = hooks_ask or any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
         runs = [(pages, False) for pages in pairs] + ([(two_regions, True)] if "clear_pmd" in ops else [])
+        if worlds:
+            alone = bool(ops & HUGE_STEPS)  # one tracked page in each region
+            runs = [((a, b), False) for a, b in worlds if not (alone and a // region == b // region)]
         for pages, whole in runs:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
             choices = [self._values(p.params, pages, whole) for p in self.system.threads]
             ends: list[tuple[int, ...]] = [(p, p + page - 1) for p in pages]
-            if by_page and self.machine.handlers_write:
-                ends = [(*ends[0], *ends[1])]  # a handler's run at one page may leave something behind for the other
+            if by_page and (self.machine.handlers_write or hooks_ask):
+                ends = [(*ends[0], *ends[1])]  # what is asked of one page may decide what becomes of the other
             spots = ends if by_page else [(x,) for p in pages for x in (p, p + page - 1)]
             even = False
             for witnesses in spots:
