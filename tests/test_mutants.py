@@ -66,8 +66,8 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "a range misses its last byte": (Machine, "_step_drop", short_drop),
     "frames are never freed": (Looks, "slot_freed", lambda self, state, what, slot: self.false),
     "devices never fill by themselves": (Machine, "fills", lambda self: []),
-    "nothing happens between steps": (Lowering, "_closure", lambda self, state: None),
-    "handlers never run": (Lowering, "_advance", lambda self, handler, state: None),
+    "nothing happens between steps": (Lowering, "_closure", lambda self, state, guard: None),
+    "handlers never run": (Lowering, "_advance", lambda self, handler, state, guard: None),
     "every step is invisible": (Visibility, "__call__", lambda self, thread, node: False),
     "properties are not asked": (unroll, "violated", lambda machine, prop, state: machine.domain.not_(machine.looks.true)),
 }
