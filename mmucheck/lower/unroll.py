@@ -249,7 +249,9 @@ def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> b
     read = {(e.device, e.name) for arg in reading for e in subexpressions(arg) if isinstance(e, DeviceVar)}
     written = {n.step.names for n in handler.program.nodes if n.step.op == "set_var"}
     maps = any(changes_table(n.step) for n in handler.program.nodes)
-    return not handler.program.back_edge_targets() and not written & read and not maps
+    others = [n.step for t in threads if t.device == handler.device for n in t.program.nodes]
+    refills = any(asks_cache(n.step) for n in handler.program.nodes) and any(s.op == "fill" for s in others)
+    return not (handler.program.back_edge_targets() or written & read or maps or refills)
 
 
 def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozenset[str]:

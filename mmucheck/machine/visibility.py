@@ -1,10 +1,10 @@
 """Which steps anybody else could notice. Between the others nothing needs to be looked at.
 
-Two reductions, both used by the lowering and by the interpreter. Steps that only read the page table or the thread's own
-variables commute with everything a device or an unknown holder may do. A section under a device's lock is one step (Lipton,
-CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere. Taking a lock that another thread
-takes too can wait and is a step of its own. What a section fills is seen unless it is the section's last act,
-and so is every value of a variable that a property reads. What the hooks of a still device do, nobody else ever touches.
+Two reductions, both used by the lowering and by the interpreter. Steps that only read the thread's own variables commute with
+everything others may do; so do those with which the path, which alone writes the page table, reads it. A section under a device's
+lock is one step (Lipton, CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere. Taking a
+lock that another thread takes too can wait and is a step of its own. What a section fills is seen unless it is the section's last
+act, and so is every value of a variable that a property reads. What the hooks of a still device do, nobody else ever touches.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from mmucheck.ir.program import DeviceVar, Expr, Look, Program, PropertyDecl, Step, System, subexpressions
 from mmucheck.machine.state import Thread, contended, threads_of
+from mmucheck.machine.world import addresses
 
 _QUIET = frozenset("nop dispatch split_page assign branch assume tlb_gather tlb_track tlb_queue tlb_queue_table".split())
 _GUARDED = frozenset("set_var drop fill assign branch".split())
@@ -44,6 +45,8 @@ class Visibility:
             return False
         if step.op in ("lock", "unlock"):
             return step.names[0] in self._waited_for and step.op == "lock"
+        if thread.device and addresses(step):
+            return True
         touched = resources(step)
         if touched and step.op in _GUARDED and not _frees(step):
             if step.op == "fill" and not self._section_ends(thread.program, node):
