@@ -27,16 +27,17 @@ DECIDED = (PROVED, REFUTED, VACUOUS)
 
 class VerdictCache:
     """``warnings`` says what could not be used. Without a root nothing is kept or found. Verdicts of which more was asked
-    (Limits.thorough) are kept apart."""
+    (Limits.thorough, Limits.confirm) are kept apart."""
 
-    def __init__(self, root: Path | None, thorough: bool = False) -> None:
-        self.root = root / ("thorough" if thorough else "verdicts") if root is not None else None
+    def __init__(self, root: Path | None, thorough: bool = False, confirm: str = "") -> None:
+        folder = "-".join(["thorough" if thorough else "verdicts", *([confirm] if confirm else [])])
+        self.root = root / folder if root is not None else None
         self.warnings: list[str] = []
 
     @classmethod
-    def of_user(cls, enabled: bool, thorough: bool = False) -> VerdictCache:
+    def of_user(cls, enabled: bool, thorough: bool = False, confirm: str = "") -> VerdictCache:
         """Under the user's cache folder, unless caching is off there (``MMUCHECK_CACHE`` is empty)."""
-        found = cls(cache_root() if enabled else None, thorough)
+        found = cls(cache_root() if enabled else None, thorough, confirm)
         if enabled and found.root is None and os.environ.get("MMUCHECK_CACHE") != "":
             found.warnings.append("the cache folder cannot be used (others may write to it, or it cannot be made); going on without it")
         return found

@@ -104,6 +104,8 @@ def solving_options(command: F) -> F:
             click.option("--memory", type=click.IntRange(min=0), metavar="MIB",
                          help=f"Address space of each worker process; 0 for no limit.  [default: {MEMORY}]"),
             click.option("--no-cache", is_flag=True, help="Decide everything anew; keep nothing."),
+            click.option("--confirm", type=click.Choice(["cvc5"]), metavar="SOLVER",
+                         help="Let another solver (cvc5) decide every proof, too; what it does not decide is not proved."),
             click.option("--strict", is_flag=True, help="Fail on what is vacuous or has dead code; list what no run takes."),
             click.option("-v", "--verbose", is_flag=True, help="Methods, notes, traces step by step."),
             click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
@@ -126,6 +128,7 @@ class Settings:
     rlimit: int
     memory: int | None
     no_cache: bool
+    confirm: str | None
     strict: bool
     verbose: bool
     color: str
@@ -139,11 +142,16 @@ class Settings:
 
     def limits(self, jobs: int) -> Limits:
         """For a run by so many processes. A limit of resources takes the place of one of time, so that no load changes a verdict."""
-        from mmucheck.engines.solver import Limits
+        from importlib.util import find_spec
 
+        from mmucheck.engines.solver import Limits
+        from mmucheck.syntax.diagnostics import UsageError
+
+        if self.confirm and find_spec(self.confirm) is None:
+            raise UsageError(f"{self.confirm} is not installed: pip install 'mmucheck[{self.confirm}]'")
         timeout = self.timeout if self.timeout is not None else (0.0 if self.rlimit else TIMEOUT)
         memory = self.memory if self.memory is not None else (MEMORY if jobs > 1 else 0)
-        return Limits(timeout, self.rlimit, memory=memory, thorough=self.strict)
+        return Limits(timeout, self.rlimit, memory=memory, thorough=self.strict, confirm=self.confirm or "")
 
 
 def style(color: str, terminal: bool) -> Style:
@@ -194,9 +202,9 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
 
     parsed = [inputs.parse_target(t) for t in targets]
     files = [f for t in parsed for f in inputs.files_of(t)]
-    strict = "strict" if settings.strict else ""
+    asked = f"{'strict' if settings.strict else ''} {settings.confirm or ''}"
     anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
-    before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, strict])
+    before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, asked])
     if settings.form == "text" and not settings.traces:
         known = before.results()
         if known is not None:
@@ -230,7 +238,7 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     jobs = settings.jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
-    kept = VerdictCache.of_user(not settings.no_cache, settings.strict)
+    kept = VerdictCache.of_user(not settings.no_cache, settings.strict, settings.confirm or "")
     stopped = 0
     try:
         with Progress(sys.stderr) as progress:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mmucheck.engines.decide import Session, Sessions, decide_one
-from mmucheck.engines.induction import Induction, obligations
+from mmucheck.engines.evidence import inductive, unrolled
+from mmucheck.engines.induction import Induction
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.mixes import asks_hooks, parts
-from mmucheck.lower.smtlib import script
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
 
@@ -97,7 +97,7 @@ def _rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int,
 
 
 def _unrolled(session: Session, prop: PropertyDecl) -> Evidence:
-    return Evidence("complete unrolling", (("unrolled", _text([*session.lowering.assume, session.queries[prop.name]])),))
+    return Evidence("complete unrolling", unrolled(session.lowering, session.queries[prop.name]))
 
 
 def _inductive(induction: Induction, prop: PropertyDecl, named: Mapping[int, Sequence[Clause]]) -> Evidence:
@@ -112,10 +112,6 @@ def _inductive(induction: Induction, prop: PropertyDecl, named: Mapping[int, Seq
                 raise CannotRederive(f"the model has no atom `{unknown[0]}`")
             terms[head].append(system.terms.or_(*(atoms[n] if sign else system.terms.not_(atoms[n]) for n, sign in clause)))
     program = system.lowering.threads[0].program
-    texts = tuple((name, _text(assertions)) for name, assertions in obligations(system, prop, terms))
+    texts = tuple(inductive(system, [prop], terms))
     lines = [program.nodes[h].step.origin.span.line for h in system.heads]
     return Evidence("induction", texts, tuple((line, tuple(named[h])) for line, h in zip(lines, system.heads, strict=True)))
-
-
-def _text(assertions: Sequence[Term]) -> str:
-    return "(set-logic QF_BV)\n" + script(assertions) + "(check-sat)\n"

@@ -35,7 +35,8 @@ ROUNDS = 2
 
 def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
            done: Callable[[PropertyDecl, Decision], None] | None = None) -> dict[str, Decision]:  # fmt: skip
-    """A decision for every property, by name. ``done`` hears of each as it falls.
+    """A decision for every property, by name. ``done`` hears of each as it falls, of proofs that are to be
+    confirmed at the end.
 
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
@@ -50,8 +51,13 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
             same[meaning] = decide_one(sessions, prop)
         decision = same[meaning]
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
-        if done is not None:
+        if done is not None and not (limits.confirm and decision.verdict == PROVED):
             done(prop, found[prop.name])
+    if limits.confirm:
+        unconfirmed, found = found, sessions.confirmed(found)
+        for prop in wanted:
+            if done is not None and unconfirmed[prop.name].verdict == PROVED:
+                done(prop, found[prop.name])
     return found
 
 
@@ -74,6 +80,22 @@ class Sessions:
             if i == len(made):
                 made.append(Session(part, self._kinds[kind], self._limits))
             yield made[i]
+
+
+    def confirmed(self, found: dict[str, Decision]) -> dict[str, Decision]:
+        """The decisions, the proofs among them confirmed by the second solver: what it does not decide is not proved."""
+        found = dict(found)
+        for kind, made in self._made.items():
+            proved = [p for p in self._kinds[kind] if p.name in found and found[p.name].verdict == PROVED]
+            if not proved:
+                continue
+            undecided = next(filter(None, (session.confirm(proved) for session in made)), "")
+            for prop in proved:
+                if undecided:
+                    found[prop.name] = replace(found[prop.name], verdict=INCONCLUSIVE, reason=undecided, invariant=())
+                else:
+                    found[prop.name] = replace(found[prop.name], confirmed=self._limits.confirm)
+        return found
 
 
 def decide_one(sessions: Sessions, prop: PropertyDecl) -> Decision:
@@ -211,6 +233,29 @@ class Session:
             undecided = "no run breaks it, but whether the property says anything was not decided within the limits"
             return replace(decision, verdict=INCONCLUSIVE, reason=undecided)
         return replace(decision, needs_flush=self._needs_flush(prop)) if self.limits.thorough else decision
+
+    def confirm(self, proved: list[PropertyDecl]) -> str:
+        """Let the second solver decide all that was proved, at once; what it left undecided, "" if nothing.
+
+        Raises InternalError if it comes to another answer.
+        """
+        from mmucheck.engines import evidence
+        from mmucheck.engines.second import decide_text
+
+        if self.unrolling.truncated:
+            assert self.induction is not None
+            texts = evidence.inductive(self.induction.system, proved, self.induction.all_clauses())
+        else:
+            terms = self.lowering.terms
+            texts = iter(evidence.unrolled(self.lowering, terms.or_(*(self.queries[p.name] for p in proved))))
+        for part, text in texts:
+            answer = decide_text(text, self.limits.confirm, self.limits)
+            if answer == "sat":
+                names = ", ".join(p.name for p in proved)
+                raise InternalError(f"{self.limits.confirm} does not confirm the proof of {names}: {part} is satisfiable")
+            if answer != "unsat":
+                return f"{self.limits.confirm} did not decide {part} within the limits"
+        return ""
 
     def _needs_flush(self, prop: PropertyDecl) -> bool | None:
         if not _looks_at_caches(prop):

@@ -61,6 +61,7 @@ class Induction:
         self._bad = ""
         self.invariant: dict[int, list[Cube]] = {}
         self._inductive: dict[int, list[Cube]] | None = None
+        self._believed: dict[int, set[Cube]] = {h: set() for h in self.system.heads}
         self._own = {
             h: {v for v in postorder(self.system.states[h].values()) if v.op == "var"} | self.system.rigid for h in self.system.heads
         }
@@ -251,7 +252,13 @@ class Induction:
         if failed:
             raise InternalError(f"{prop.name}: the invariant fails its check: {failed}")
         self._inductive = self.invariant
+        for head, cubes in self.invariant.items():
+            self._believed[head].update(cubes)
         return tuple(repr(t) for h in self.system.heads for t in terms[h])
+
+    def all_clauses(self) -> dict[int, list[Term]]:
+        """The invariants of all properties proved so far as one, which excludes what each of them excludes."""
+        return self.clauses({h: sorted(cubes, key=sorted) for h, cubes in self._believed.items()})
 
     def clauses(self, invariant: Mapping[int, Sequence[Cube]]) -> dict[int, list[Term]]:
         """For each head, one clause for every cube that is excluded there."""
@@ -262,25 +269,31 @@ class Induction:
         }
 
 
-def obligations(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]]) -> list[tuple[str, list[Term]]]:
+def obligations(
+    system: CutSystem, properties: Sequence[PropertyDecl], invariant: dict[int, list[Term]]
+) -> list[tuple[str, list[Term]]]:
     """(name, assertions that must be unsatisfiable) for initiation, consecution and safety of an invariant."""
     terms = system.terms
-    found: list[tuple[str, list[Term]]] = [("init-safe", [*system.lowering.assume, system.violations(prop, None)])]
+
+    def broken(head: int | None) -> Term:
+        return terms.or_(*(system.violations(p, head) for p in properties))
+
+    found: list[tuple[str, list[Term]]] = [("init-safe", [*system.lowering.assume, broken(None)])]
     for i, edge in enumerate(system.edges):
         arriving = system.arriving(edge, invariant[edge.target])
-        broken = terms.or_(*(terms.not_(t) for t in arriving))
+        missed = terms.or_(*(terms.not_(t) for t in arriving))
         known = list(system.lowering.assume) if edge.source is None else [*system.constraints, *invariant[edge.source]]
         kind = "init" if edge.source is None else "step"
-        found.append((f"{kind}-{i}", [*known, edge.guard, broken]))
+        found.append((f"{kind}-{i}", [*known, edge.guard, missed]))
     for head in system.heads:
-        found.append((f"safe-{head}", [*system.constraints, *invariant[head], system.violations(prop, head)]))
+        found.append((f"safe-{head}", [*system.constraints, *invariant[head], broken(head)]))
     return found
 
 
 def check_invariant(system: CutSystem, prop: PropertyDecl, invariant: dict[int, list[Term]], limits: Limits, inductive: bool) -> str:
     """Decide each obligation with a solver of its own; the name of the first that fails, or an empty string. ``inductive``: the very
     same invariant has passed for another property, so that only safety is left."""
-    for name, assertions in obligations(system, prop, invariant):
+    for name, assertions in obligations(system, [prop], invariant):
         if system.terms.false in assertions or (inductive and "safe" not in name):
             continue
         answer = Solver(assertions, (), limits, few=True).check()

@@ -21,13 +21,14 @@ class Limits:
     """Per query: wall time in seconds (0: none), resource units (0: none; what is decided within them is the same on every machine:
     z3's own count, and propagations of the SAT solver). ``seed``: 0 is the usual order of search, others shuffle it. ``memory``:
     MiB of address space for each worker process (0: none). ``thorough``: of every proof it is also asked whether it would fail if the
-    devices dropped nothing."""
+    devices dropped nothing. ``confirm``: another solver, which decides every proof again ("": none)."""
 
     timeout: float = 0.0
     rlimit: int = 0
     seed: int = 0
     memory: int = 0
     thorough: bool = False
+    confirm: str = ""
 
 
 @record

@@ -46,8 +46,8 @@ class Exercised:
 class Decision:
     """``method``: how it was decided; ``reason``: why it is bounded, inconclusive or vacuous; ``invariant``: for an inductive
     proof, its clauses as text; ``violation`` is set exactly for refuted. ``exercised``: set for a proof, and for what is
-    vacuous because nothing runs. ``needs_flush``: whether a proof would fail if the devices dropped nothing; None where that was not
-    asked or not decided."""
+    vacuous because nothing runs. ``needs_flush``: whether a proof would fail if the devices dropped nothing; None where that was
+    not asked or not decided. ``confirmed``: the second solver that has decided all of a proof, too."""
 
     verdict: str
     method: str
@@ -57,3 +57,4 @@ class Decision:
     seconds: float = 0.0
     exercised: Exercised | None = None
     needs_flush: bool | None = None
+    confirmed: str = ""

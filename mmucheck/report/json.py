@@ -70,6 +70,7 @@ def record(result: Result) -> dict[str, Any]:
         "reason": decision.reason if decision is not None else "",
         "seconds": round(decision.seconds, 3) if decision is not None else 0.0,
         "exercised": exercised(decision.exercised) if decision is not None and decision.exercised is not None else None,
+        "confirmed_by": (decision.confirmed or None) if decision is not None else None,
         "needs_flush": decision.needs_flush if decision is not None else None,
         "notes": list(result.notes),
         "error": result.error or None,

@@ -169,7 +169,8 @@ def proof(result: Result, style: Style) -> str:
         style.strong(f"{o.span.file}:{o.span.line}: {o.spec}::{o.check}: {o.property}" if o.span else o.property),
         f"  {o.subject}",
         *(textwrap.wrap(o.doc, WIDTH, initial_indent="  ", subsequent_indent="  ") if o.doc else []),
-        f"  {_colour(result, style)(result.decision.verdict)} by {result.decision.method}",
+        f"  {_colour(result, style)(result.decision.verdict)} by {result.decision.method}"
+        + (f", confirmed by {result.decision.confirmed}" if result.decision.confirmed else ""),
         f"  for {result.scope}",
         *(f"  {line}" for line in exercise_of(result)),
         *(f"  note: {note}" for note in result.notes),
@@ -181,7 +182,9 @@ def proof(result: Result, style: Style) -> str:
 
 def _scopes(results: Sequence[Result]) -> list[str]:
     scopes = dict.fromkeys(r.scope for r in results if verdict_of(r) == PROVED)
-    return [f"proved means: for {scope}" for scope in scopes]
+    confirmed = Counter(r.decision.confirmed for r in results if r.decision is not None and r.decision.confirmed)
+    told = [f"{n} proofs confirmed by {solver}" for solver, n in sorted(confirmed.items())]
+    return [*(f"proved means: for {scope}" for scope in scopes), *told]
 
 
 def summary_line(results: Sequence[Result], style: Style) -> str:
