@@ -37,11 +37,13 @@ from random_programs import programs
 from test_mutants import MUTANTS, mutated
 
 KEPT = Path(__file__).resolve().parent / "disagreements"
-LIMITS = Limits(timeout=20)
+LIMITS = Limits(timeout=8)
 CAP = 30_000
 """States without caches beyond which the oracle gives up on a program."""
 EXAMPLES = 60
 """Programs in a run of the tests."""
+SLOW = 60
+"""Seconds after which a campaign mentions a program."""
 BREAKS = {"proved": False, "vacuous": False, "refuted": True}
 
 
@@ -249,6 +251,8 @@ def main() -> int:
         tally.add(found)
         if tally.programs % 50 == 0:
             print(f"{tally.programs} programs, {time.perf_counter() - started:.0f} s", flush=True)
+        if found.prover_seconds + found.oracle_seconds > SLOW:
+            print(f"slow: prover {found.prover_seconds:.0f} s, oracle {found.oracle_seconds:.0f} s", flush=True)
         if found.wrong:
             bad += 1
             print(f"disagreement {bad}: {found.wrong}", flush=True)

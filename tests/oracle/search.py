@@ -238,6 +238,7 @@ class Oracle:
                     self._parents.setdefault(core, (before, label))
             due[core].update(caches)
 
+        held = 0
         self._parents.clear()
         for shared, holds in self._starts():
             idle = (None,) * (machine.threads + len(machine.devices))
@@ -254,7 +255,8 @@ class Oracle:
             if not fresh:
                 continue
             known |= fresh
-            if len(seen) > self.cap:
+            held += len(fresh)
+            if len(seen) > self.cap or held > 10 * self.cap:
                 raise OracleError(f"more than {self.cap} states")
             self._ask(core, fresh)
             if not self._open:
