@@ -109,6 +109,8 @@ class _Explorer:
         self.visible = Visibility(system, [prop])
         self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         self.paths = [t for t in self.threads if not t.device]
+        self.heads = {t.name: t.program.back_edge_targets() for t in self.threads}
+        """Round a loop no thread goes without a stop: a longer way over more pages is looked at only when its turn comes."""
         self.costs: dict[tuple[int, ...], tuple[int, int]] = {}
         self.held = {
             kind: [t.local(n) for t in self.threads for n, k in t.program.locals.items() if k == kind] for kind in ("frame", "table")
@@ -230,7 +232,7 @@ class _Explorer:
                     cleared = {each.local(n): 0 for n in each.program.locals}
                     state = {**state, f"{each.name}.pc": -1, **cleared}
                 continue
-            if not self.visible(each, pc):
+            if not self.visible(each, pc) and pc not in self.heads[each.name]:
                 for event in self._execute(each, state):
                     for settled, events in self._settle(event.after, thread):
                         yield settled, (event, *events)
