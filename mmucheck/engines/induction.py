@@ -296,7 +296,7 @@ def check_invariant(system: CutSystem, prop: PropertyDecl, invariant: dict[int, 
     for name, assertions in obligations(system, [prop], invariant):
         if system.terms.false in assertions or (inductive and "safe" not in name):
             continue
-        answer = Solver(assertions, (), limits, few=True).check()
+        answer = Solver(assertions, (), limits).check()
         if answer.status != "unsat":
             return f"{name} is {answer.status}"
     return ""
