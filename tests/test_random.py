@@ -27,7 +27,6 @@ from mmucheck.engines.verdicts import InternalError
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
 from mmucheck.replay.explore import Violation
-from mmucheck.replay.world import page_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from oracle.search import Oracle
@@ -103,7 +102,7 @@ def compare(path: Path, limits: Limits = LIMITS) -> Comparison:
 
 def worlds_of(run: Violation) -> list[tuple[int, int]]:
     """Pairs of pages of a replayed run: the one the property is asked at with every other."""
-    home = page_of(run.scenario.witness)
+    home = run.scenario.page_of(run.scenario.witness)
     others = {key for key, _ in run.scenario.pages if key != home} or {home + 4096}
     return [(min(home, other), max(home, other)) for other in sorted(others)]
 
