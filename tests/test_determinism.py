@@ -111,8 +111,9 @@ def test_resource_limit_knows_no_clock(rlimit: int, work: Path, monkeypatch: pyt
 
 def test_timeout_is_off_under_a_resource_limit() -> None:
     def settings(timeout: float | None, rlimit: int) -> common.Settings:
-        plain = {"form": "text", "output": None, "jobs": None, "memory": None, "no_cache": False, "verbose": False, "color": "auto"}
-        return common.Settings(timeout=timeout, rlimit=rlimit, strict=False, **plain)  # type: ignore[arg-type]
+        plain = {"form": "text", "output": None, "no_cache": False, "strict": False, "verbose": False, "color": "auto"}
+        unset = {"jobs": None, "memory": None, "confirm": None}
+        return common.Settings(timeout=timeout, rlimit=rlimit, **plain, **unset)  # type: ignore[arg-type]
 
     assert settings(None, 1000).limits(1).timeout == 0
     assert settings(5.0, 1000).limits(1).timeout == 5

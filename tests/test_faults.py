@@ -286,10 +286,10 @@ def test_fault_of_the_tool_is_the_subjects_own(work: Path, capsys: pytest.Captur
 
     deciding = decide.Session.decide
 
-    def broken(self: decide.Session, prop: object) -> object:
+    def broken(self: decide.Session, prop: object, *spent: float) -> object:
         if self.system.threads[0].name == "easy1":
             raise ZeroDivisionError("oops")
-        return deciding(self, prop)  # type: ignore[arg-type]
+        return deciding(self, prop, *spent)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decide.Session, "decide", broken)
     (work / "x.mmu").write_text(spec(3, 0))
