@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
@@ -13,6 +14,8 @@ import pytest
 
 from mmucheck.analyses.finished import FinishedRun
 from mmucheck.cli.main import main
+from mmucheck.names import loading, places
+from mmucheck.names.places import models_root
 from mmucheck.records import record
 
 SPEC = """use <devices/ats.mmu>;
@@ -104,8 +107,21 @@ def test_a_damaged_finished_run_is_no_run(project: Path) -> None:
     assert main(["check", "s.mmu"]) == 0
     (entry,) = finished(project)
     entry.write_bytes(entry.read_bytes()[:-1] + b"x")
-    assert FinishedRun(project / "cache", []).results() is None
+    assert FinishedRun(project / "cache", project, []).results() is None
     assert main(["check", "s.mmu"]) == 0
+
+
+def test_a_finished_run_is_of_one_library(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tool with other models, a checkout's instead of the installed ones, has to decide anew."""
+    assert main(["check", "s.mmu"]) == 0
+    other = project / "models"
+    shutil.copytree(models_root(), other)
+    ats = (other / "devices" / "ats.mmu").read_text()
+    (other / "devices" / "ats.mmu").write_text(ats.replace("device ats ", "device ats_gone "))
+    monkeypatch.setattr(places, "models_root", lambda: other)
+    monkeypatch.setattr(loading, "models_root", lambda: other)
+    assert main(["check", "s.mmu"]) == 2
+    assert len(finished(project)) == 1
 
 
 def test_no_cache_reads_and_keeps_nothing(project: Path) -> None:

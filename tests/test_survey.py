@@ -17,7 +17,7 @@ from mmucheck.cli.inputs import load_files
 from mmucheck.cli.main import main
 from mmucheck.engines.solver import Limits
 from mmucheck.names.library import Library
-from mmucheck.names.loading import models_root
+from mmucheck.names.places import models_root
 from mmucheck.report.survey import letters_of
 
 

@@ -1,6 +1,7 @@
 """Runs that had nothing to report: while no file they read has changed, the same command line need not be gone through again.
 
-Kept under the arguments, the working directory, the tool's own source and the solvers' versions. Losing it costs time, nothing else.
+Kept under the arguments, the working directory, the place of the library, the tool's own source and the solvers' versions. Losing
+it costs time, nothing else.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class FinishedRun:
-    """The place of one run below a cache folder; without a root nothing is kept or found. ``arguments`` name the run."""
+    """The place of one run below a cache folder; without a root nothing is kept or found. ``library``: where ``use <...>`` looks,
+    since the same tool may be run with its installed models or with those of a checkout; ``arguments`` name the run."""
 
-    def __init__(self, root: Path | None, arguments: Sequence[str]) -> None:
+    def __init__(self, root: Path | None, library: Path, arguments: Sequence[str]) -> None:
         self._path: Path | None = None
         if root is not None:
-            named = "\0".join([os.getcwd(), *arguments])
+            named = "\0".join([os.getcwd(), str(library.resolve()), *arguments])
             self._path = root / "runs" / f"{hashlib.sha256(tool_digest() + named.encode()).hexdigest()}.pickle"
 
     def results(self) -> list[Result] | None:

@@ -91,7 +91,7 @@ def tool_digest() -> bytes:
     for package, distribution in (("z3", "z3_solver"), ("pysat", "python_sat")):
         total.update(_version(package, distribution).encode())
     root = Path(__file__).resolve().parent.parent
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted((*root.rglob("*.py"), *root.rglob("*.lark"))):
         total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return total.digest()
 

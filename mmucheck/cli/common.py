@@ -198,13 +198,14 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
     """What is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run if nothing has changed and
     nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
     from mmucheck.analyses.finished import FinishedRun
+    from mmucheck.names.places import models_root
     from mmucheck.names.sealed import cache_root
 
     parsed = [inputs.parse_target(t) for t in targets]
     files = [f for t in parsed for f in inputs.files_of(t)]
     asked = f"{'strict' if settings.strict else ''} {settings.confirm or ''}"
     anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
-    before = FinishedRun(None if anew else cache_root(), [*targets, "", *map(str, files), "", name, prop, asked])
+    before = FinishedRun(None if anew else cache_root(), models_root(), [*targets, "", *map(str, files), "", name, prop, asked])
     if settings.form == "text" and not settings.traces:
         known = before.results()
         if known is not None:

@@ -22,7 +22,7 @@ def cost(files: tuple[Path, ...], protocol: str, change: str, paths: tuple[str, 
     from mmucheck.analyses.cost import Count, cost
     from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.subjects import Subject
-    from mmucheck.names.loading import models_root
+    from mmucheck.names.places import models_root
     from mmucheck.report import cost as report
     from mmucheck.syntax.diagnostics import InputError, UsageError, suggest
 

@@ -29,7 +29,7 @@ def hunks(change: str, devices: tuple[str, ...], properties: tuple[str, ...], fi
     from mmucheck.analyses.hunks import hunks_needed
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
-    from mmucheck.names.loading import models_root
+    from mmucheck.names.places import models_root
     from mmucheck.report import hunks as report
     from mmucheck.syntax.diagnostics import UsageError, suggest
 

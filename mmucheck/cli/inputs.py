@@ -103,7 +103,7 @@ def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
 
 def read_shown(name: str) -> str | None:
     """The text of a file by its shown name: below the working directory, or shipped."""
-    from mmucheck.names.loading import models_root
+    from mmucheck.names.places import models_root
 
     for base in (Path(), models_root().parent):
         with contextlib.suppress(OSError), (base / name).open("rb") as stream:

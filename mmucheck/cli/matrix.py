@@ -32,7 +32,7 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.subjects import Obligation, Subject
     from mmucheck.analyses.survey import kernel_of
-    from mmucheck.names.loading import models_root
+    from mmucheck.names.places import models_root
     from mmucheck.report import matrix as report
     from mmucheck.syntax.diagnostics import InputError, UsageError
 

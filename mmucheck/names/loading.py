@@ -7,17 +7,12 @@ from pathlib import Path
 from mmucheck.names.builtins import RESERVED
 from mmucheck.names.cache import recall, remember
 from mmucheck.names.library import Library, Versioned
+from mmucheck.names.places import models_root
 from mmucheck.names.qualify import qualify
 from mmucheck.names.sealed import cache_root
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, UsageError, suggest, whole_file
 from mmucheck.syntax.limits import MAX_BYTES
-
-
-def models_root() -> Path:
-    """The shipped library: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).resolve().parent.parent / "models"
-    return inside if inside.is_dir() else inside.parent.parent / "models"
 
 
 def shown_name(path: Path, root: Path | None = None) -> str:
