@@ -8,7 +8,7 @@ none is found, loops are followed a few times round to look for a refutation. Ev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,6 @@ class Sessions:
             if i == len(made):
                 made.append(Session(part, self._kinds[kind], self._limits))
             yield made[i]
-
 
     def confirmed(self, found: dict[str, Decision]) -> dict[str, Decision]:
         """The decisions, the proofs among them confirmed by the second solver: what it does not decide is not proved."""
@@ -161,6 +160,7 @@ class Session:
         named = [(f"bad.{n}", t) for n, t in self.queries.items()]
         self.solver = Solver(self.lowering.assume, named, limits, self.exercise.defined, few=True)
         self.induction: Induction | None = None
+        self._proofs: dict[str, Proof] = {}
         self._coverage: Coverage | None = None
         self._without_drops: Session | None = None
 
@@ -193,7 +193,7 @@ class Session:
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_suffices(prop):
-            proof = self._prove(prop)
+            proof = self._prove(prop, [p for p in self.properties if self.lowering.one_run_suffices(p)])
             if proof.invariant is not None:
                 return self._proved(prop, Decision(PROVED, "induction", invariant=proof.invariant))
         answer = self._ask(f"bad.{prop.name}", model=True)
@@ -203,6 +203,10 @@ class Session:
             return Decision(INCONCLUSIVE, method, answer.reason)
         if not self.lowering.one_run_suffices(prop):
             return Decision(BOUNDED, method, "runs of a handler can build on each other: one was followed, not any number")
+        if proof is not None and proof.exhausted:
+            proof = self._prove_wide(prop)
+        if proof is not None and proof.invariant is not None:
+            return self._proved(prop, Decision(PROVED, "induction", invariant=proof.invariant))
         if proof is not None:
             bound = f"holds for {ROUNDS} rounds of each loop; {proof.reason}"
             return Decision(BOUNDED if proof.exhausted else INCONCLUSIVE, "induction", bound)
@@ -244,7 +248,7 @@ class Session:
 
         if self.unrolling.truncated:
             assert self.induction is not None
-            texts = evidence.inductive(self.induction.system, proved, self.induction.all_clauses())
+            texts = evidence.inductive(self.induction.system, proved, self.induction.clauses(self.induction.invariant))
         else:
             terms = self.lowering.terms
             texts = iter(evidence.unrolled(self.lowering, terms.or_(*(self.queries[p.name] for p in proved))))
@@ -275,14 +279,22 @@ class Session:
             return True if answer.status == "sat" else None
         if not self.unrolling.truncated:
             return False
-        return None if self._prove(prop).invariant is None else False
+        return None if self._prove(prop, [prop]).invariant is None else False
 
-    def _prove(self, prop: PropertyDecl) -> Proof:
+    def _prove(self, prop: PropertyDecl, wanted: Sequence[PropertyDecl]) -> Proof:
+        """By induction, first of narrow numbers; ``wanted`` are tried together with it."""
         if self.induction is None:
             from mmucheck.engines.induction import Induction
 
             self.induction = Induction(self.lowering, self.properties, self.limits)
-        return self.induction.prove(prop, self._remaining())
+        if prop.name not in self._proofs:
+            self._proofs |= self.induction.prove([p for p in wanted if p.name not in self._proofs], self._remaining())
+        return self._proofs[prop.name]
+
+    def _prove_wide(self, prop: PropertyDecl) -> Proof:
+        """By induction of the numbers as they are: what may succeed where narrow ones did not."""
+        assert self.induction is not None
+        return self.induction.prove([prop], self._remaining(), narrow=False)[prop.name]
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
         from mmucheck.engines.concretise import scenario_of, simplest_model

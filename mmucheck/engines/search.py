@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mmucheck.engines.solver import Literal, to_cnf
+from mmucheck.engines.solver import to_cnf
 from mmucheck.engines.verdicts import OutOfBudget
+from mmucheck.lower.narrow import Narrow
 from mmucheck.lower.smtlib import bit
 from mmucheck.machine.domain import BOOL
 from mmucheck.machine.terms import Term
@@ -38,11 +39,18 @@ class Budget:
 
 
 class Search:
-    """One set of assertions and named definitions, asked under assumptions. A ``seed`` other than 0 shuffles the order of search."""
+    """One set of assertions and named definitions, asked under assumptions. A ``seed`` other than 0 shuffles the order of search;
+    ``narrow``: on formulas of fewer bits (mmucheck.lower.narrow)."""
 
-    def __init__(self, assertions: Iterable[Term], defined: Sequence[tuple[str, Term]], seed: int = 0) -> None:
+    def __init__(
+        self, assertions: Iterable[Term], defined: Sequence[tuple[str, Term]], seed: int = 0, narrow: bool = False
+    ) -> None:
         from pysat.solvers import Solver as Sat
 
+        if narrow:
+            assertions, terms = list(assertions), [t for _, t in defined]
+            shrink = Narrow([*assertions, *terms])
+            assertions, defined = shrink(assertions), list(zip((n for n, _ in defined), shrink(terms), strict=True))
         clauses, self._numbers = to_cnf(assertions, defined)
         self._top = max((abs(x) for c in clauses for x in c), default=0)
         if seed:
@@ -52,48 +60,48 @@ class Search:
             signs = random.Random(seed)
             self._sat.set_phases([x if signs.random() < 0.5 else -x for x in range(1, self._top + 1)])
         self._spent = 0
-        self._model: set[int] = set()
-        self._asked: dict[int, Literal] = {}
 
-    def _number(self, name: str) -> int:
+    def number(self, name: str) -> int:
+        """The variable of a name; a new one if nothing has that name. Negated, it is the literal that denies it."""
         number = self._numbers.get(name)
         if number is None:
             self._top += 1
             number = self._numbers[name] = self._top
         return number
 
-    def _literal(self, literal: Literal) -> int:
-        return self._number(literal[0]) if literal[1] else -self._number(literal[0])
+    def fresh(self) -> int:
+        """A variable of which nothing is said."""
+        self._top += 1
+        return self._top
 
-    def add_clause(self, literals: Iterable[Literal]) -> None:
-        self._sat.add_clause([self._literal(x) for x in literals])
+    def bits(self, variables: Iterable[Term]) -> list[int]:
+        """The variables that stand for the bits of terms' variables, so far as any clause has them."""
+        names = [n for v in variables for n in ([v.name] if v.sort == BOOL else [bit(v.name, i) for i in range(v.sort)])]
+        return [self._numbers[n] for n in names if n in self._numbers]
 
-    def satisfiable(self, assumptions: Iterable[Literal], budget: Budget | None = None) -> bool:
-        """Whether the assumptions can hold together; ``truth`` or ``core`` then tells more. Raises OutOfBudget."""
-        self._asked = {self._literal(x): x for x in assumptions}
-        budget = budget or Budget()
+    def add_clause(self, literals: list[int]) -> None:
+        self._sat.add_clause(literals)
+
+    def satisfiable(self, assumptions: list[int], budget: Budget) -> bool:
+        """Whether the assumptions can hold together; ``values`` or ``core`` then tells more. Raises OutOfBudget."""
         found: bool | None = None
         while found is None:
             budget.check()
             if budget.counted:
                 self._sat.prop_budget(budget.left)
             self._sat.conf_budget(CONFLICTS)
-            found = self._sat.solve_limited(assumptions=list(self._asked))
+            found = self._sat.solve_limited(assumptions=assumptions)
             if budget.counted:
                 spent = self._sat.accum_stats()["propagations"]
                 budget.left -= max(1, spent - self._spent)
                 self._spent = spent
-        self._model = set(self._sat.get_model() or ()) if found else set()
         return found
 
-    def core(self) -> frozenset[Literal]:
+    def core(self) -> frozenset[int]:
         """Assumptions of the last question that cannot hold together."""
-        return frozenset(self._asked[x] for x in self._sat.get_core() or ())
+        return frozenset(self._sat.get_core() or ())
 
-    def truth(self, name: str) -> bool:
-        return self._number(name) in self._model
-
-    def values(self, variables: Iterable[Term]) -> list[Literal]:
-        """The bits of variables as they are in the model."""
-        names = [n for v in variables for n in ([v.name] if v.sort == BOOL else [bit(v.name, i) for i in range(v.sort)])]
-        return [(n, self.truth(n)) for n in names if n in self._numbers]
+    def values(self, variables: list[int]) -> list[int]:
+        """Each variable as it is in the model: itself, or negated. One that the model leaves out is false."""
+        model = self._sat.get_model()
+        return [v if v <= len(model) and model[v - 1] > 0 else -v for v in variables]
