@@ -70,7 +70,9 @@ class Ic3:
             self._top = level
             fixed = self._propagate(level)
             if fixed is not None:
-                return {h: [*self._known[h], *(c for by_head in self.blocked[fixed:] for c in by_head[h])] for h in self.system.heads}
+                return self._trimmed(
+                    {h: [*self._known[h], *(c for by_head in self.blocked[fixed:] for c in by_head[h])] for h in self.system.heads}
+                )
         raise GaveUp(f"no invariant within {MAX_LEVELS} steps", True)
 
     def _exclusive(self, head: int) -> list[Cube]:
@@ -183,13 +185,19 @@ class Ic3:
         for e, edge in enumerate(self.system.edges):
             if edge.target != head or (edge.source is not None and level <= 1):
                 continue
-            search, arriving = self._searches[edge.source], self._arriving[e]
-            named = {arriving[i] if sign else -arriving[i]: (i, sign) for i, sign in sorted(cube)}
-            self._goal = [search.number(f"go{e}"), *named]
+            self._goal = self._into(e, cube)
             if self._ask(edge.source, self._goal, level - 1):
                 return edge.source, None
-            needed |= {named[x] for x in search.core() if x in named}
+            core = self._searches[edge.source].core()
+            arriving = self._arriving[e]
+            needed |= {(i, sign) for i, sign in cube if (arriving[i] if sign else -arriving[i]) in core}
         return None, frozenset(needed)
+
+    def _into(self, e: int, cube: Cube) -> list[int]:
+        """Control goes over an edge and arrives in the cube."""
+        arriving = self._arriving[e]
+        go = self._searches[self.system.edges[e].source].number(f"go{e}")
+        return [go, *(arriving[i] if sign else -arriving[i] for i, sign in sorted(cube))]
 
     def _generalise(self, cube: Cube, core: Cube, head: int, level: int) -> Cube:
         """Drop atoms while nothing in the frame before reaches what is left."""
@@ -214,3 +222,27 @@ class Ic3:
             if not any(self.blocked[k].values()):
                 return k
         return None
+
+    def _trimmed(self, invariant: Cubes) -> Cubes:
+        """What of an invariant the property rests on, and what that rests on in turn: the rest costs the check time for nothing."""
+        marks: dict[int, dict[int, Cube]] = {}
+        for head, cubes in invariant.items():
+            search, atoms = self._searches[head], self._atoms[head]
+            marks[head] = {search.fresh(): cube for cube in cubes}
+            for mark, cube in marks[head].items():
+                search.add_clause([-mark, *(-atoms[i] if sign else atoms[i] for i, sign in sorted(cube))])
+        needed: set[tuple[int, Cube]] = set()
+        rests_on: list[tuple[int | None, list[int]]] = [(h, [self._searches[h].number(self._bad)]) for h in self.system.heads]
+        while rests_on:
+            source, goal = rests_on.pop()
+            if source is None:
+                continue
+            search = self._searches[source]
+            if search.satisfiable([*goal, *marks[source]], self._budget):
+                return invariant  # it does not hold as it stands, and the check will say so
+            core = search.core()
+            for mark, cube in marks[source].items():
+                if mark in core and (source, cube) not in needed:
+                    needed.add((source, cube))
+                    rests_on += [(edge.source, self._into(e, cube)) for e, edge in enumerate(self.system.edges) if edge.target == source]
+        return {h: [c for c in cubes if (h, c) in needed] for h, cubes in invariant.items()}

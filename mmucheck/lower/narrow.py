@@ -12,7 +12,7 @@ from itertools import groupby
 from mmucheck.machine.domain import BOOL, COUNT, NUMBER
 from mmucheck.machine.terms import Term, Terms, postorder
 
-KEPT = 1
+KEPT = 2
 """Bits kept of a run of alike bits."""
 
 _SHRUNK = (COUNT, NUMBER)
