@@ -107,7 +107,7 @@ def test_a_damaged_finished_run_is_no_run(project: Path) -> None:
     assert main(["check", "s.mmu"]) == 0
     (entry,) = finished(project)
     entry.write_bytes(entry.read_bytes()[:-1] + b"x")
-    assert FinishedRun(project / "cache", project, []).results() is None
+    assert FinishedRun(project / "cache", project, []).found() is None
     assert main(["check", "s.mmu"]) == 0
 
 
@@ -122,6 +122,19 @@ def test_a_finished_run_is_of_one_library(project: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(loading, "models_root", lambda: other)
     assert main(["check", "s.mmu"]) == 2
     assert len(finished(project)) == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_finished_matrix_is_found_until_a_path_changes(project: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["matrix", "s.mmu", "--all", "--format", form]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert len(finished(project)) == 1
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    (project / "path.mmu").write_text(PATH % "let old = frame_at(addr); clear_pte(addr); put_page(old);")
+    assert main(command) == 0
+    assert capsys.readouterr().out != first
 
 
 def test_no_cache_reads_and_keeps_nothing(project: Path) -> None:

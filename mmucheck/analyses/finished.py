@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmucheck.analyses.verdict_cache import DECIDED, tool_digest
 from mmucheck.names.sealed import read_sealed, write_sealed
@@ -32,33 +32,36 @@ class FinishedRun:
             named = "\0".join([os.getcwd(), str(library.resolve()), *arguments])
             self._path = root / "runs" / f"{hashlib.sha256(tool_digest() + named.encode()).hexdigest()}.pickle"
 
-    def results(self) -> list[Result] | None:
-        """The results, without traces, if every file that was read then is the same now, byte for byte; else None."""
+    def found(self) -> Any:
+        """What was kept, if every file that was read then is the same now, byte for byte; else None."""
         if self._path is None:
             return None
         try:
-            files, results = pickle.loads(read_sealed(self._path))
+            files, kept = pickle.loads(read_sealed(self._path))
             same = all(_stamp(name) == stamp for name, stamp in files)
         except Exception:
             return None
-        return results if same else None
+        return kept if same else None
 
-    def keep(self, library: Library, results: Sequence[Result]) -> None:
-        """Keep the results if all were decided, and as expected where something was."""
-        settled = all(
-            r.decision is not None and not r.error and r.decision.verdict in DECIDED and r.as_expected is not False for r in results
-        )
-        if self._path is None or not settled:
+    def keep(self, library: Library, results: Sequence[Result], instead: object = None) -> None:
+        """Keep the results (without traces), or what is to be kept ``instead`` of them, if all were decided, and as expected where
+        something was."""
+        if self._path is None or not all(map(_settled, results)):
             return
         files = [
             (str(asked), (str(real), hashlib.sha256(library.files[name].text.encode()).digest()))
             for name, (asked, real) in library.places.items()
         ]
-        bare = [replace(r, trace=None) for r in results]
+        kept = instead if instead is not None else [replace(r, trace=None) for r in results]
         try:
-            write_sealed(self._path, pickle.dumps((files, bare), protocol=5))
+            write_sealed(self._path, pickle.dumps((files, kept), protocol=5))
         except OSError:
             return
+
+
+def _settled(result: Result) -> bool:
+    decided = result.decision is not None and not result.error and result.decision.verdict in DECIDED
+    return decided and result.as_expected is not False
 
 
 def _stamp(name: str) -> tuple[str, bytes]:

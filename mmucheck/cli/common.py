@@ -17,6 +17,7 @@ from mmucheck.cli.signals import code_of as code_of_signal
 from mmucheck.records import record
 
 if TYPE_CHECKING:
+    from mmucheck.analyses.finished import FinishedRun
     from mmucheck.analyses.run import Progress, Result
     from mmucheck.analyses.subjects import Obligation, Systems
     from mmucheck.analyses.verdict_cache import VerdictCache
@@ -197,17 +198,11 @@ def remarks(decided: Decided, settings: Settings) -> str:
 def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: str = "") -> Decided:
     """What is decided of what the targets state, or of ``prop`` only. Taken as a whole from an earlier run if nothing has changed and
     nobody asks for more than verdicts. Raises what loading, selecting and deciding raise."""
-    from mmucheck.analyses.finished import FinishedRun
-    from mmucheck.names.places import models_root
-    from mmucheck.names.sealed import cache_root
-
     parsed = [inputs.parse_target(t) for t in targets]
     files = [f for t in parsed for f in inputs.files_of(t)]
-    asked = f"{'strict' if settings.strict else ''} {settings.confirm or ''}"
-    anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
-    before = FinishedRun(None if anew else cache_root(), models_root(), [*targets, "", *map(str, files), "", name, prop, asked])
+    before = earlier_run("check", [*targets, "", *map(str, files), "", name, prop], settings)
     if settings.form == "text" and not settings.traces:
-        known = before.results()
+        known = before.found()
         if known is not None:
             return Decided(known, len(known))
     from mmucheck.analyses.plan import Builder
@@ -218,6 +213,17 @@ def check_targets(targets: Sequence[str], name: str, settings: Settings, prop: s
     if not decided.stopped:
         before.keep(library, decided.results)
     return replace(decided, digest=library.digest(), systems=builder)
+
+
+def earlier_run(command: str, arguments: Sequence[str], settings: Settings) -> FinishedRun:
+    """Where the same was run before, if the settings let it be taken as a whole."""
+    from mmucheck.analyses.finished import FinishedRun
+    from mmucheck.names.places import models_root
+    from mmucheck.names.sealed import cache_root
+
+    asked = f"{'strict' if settings.strict else ''} {settings.confirm or ''}"
+    anew = settings.no_cache or settings.rlimit or settings.seeds  # what is asked is then whether it can be decided so
+    return FinishedRun(None if anew else cache_root(), models_root(), [command, *arguments, asked])
 
 
 def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:

@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
            devices: tuple[str, ...], everything: bool, kernel: str, **options: Any) -> int:  # fmt: skip
     """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
-    from mmucheck.analyses.plan import Builder
-    from mmucheck.analyses.subjects import Obligation, Subject
-    from mmucheck.analyses.survey import kernel_of
     from mmucheck.names.places import models_root
-    from mmucheck.report import matrix as report
-    from mmucheck.syntax.diagnostics import InputError, UsageError
+    from mmucheck.syntax.diagnostics import UsageError
 
     if protocol and change:
         raise UsageError("name a protocol or a change, not both")
@@ -45,10 +41,33 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     settings = common.Settings(**options)
     outputs.check_output(settings.output)
     roots = [inputs.Target(f) for f in files] or [inputs.Target(models_root())]
-    library = inputs.load_files([f for t in roots for f in inputs.files_of(t)])
+    read = [f for t in roots for f in inputs.files_of(t)]
+    named = [str(everything), protocol, change, side or "", prop, kernel, *paths, "", *devices, "", *map(str, read)]
+    before = common.earlier_run("matrix", [*named, settings.form, str(settings.style), str(settings.verbose)], settings)
+    known = before.found()
+    if known is not None:
+        text, code = known
+        outputs.write(text, settings.output)
+        return int(code)
+    library = inputs.load_files(read)
     if everything:
-        return _everything(library, settings, paths, devices)
-    subject = _frame(library, protocol, change, side or "after")
+        decided, text = _everything(library, settings, paths, devices)
+    else:
+        decided, text = _table(library, settings, _frame(library, protocol, change, side or "after"), prop, paths, devices, kernel)
+    outputs.write(text, settings.output)
+    if not decided.stopped:
+        before.keep(library, decided.results, (text, decided.code))
+    return decided.code
+
+
+def _table(library: Library, settings: common.Settings, subject: Subject, prop: str, paths: tuple[str, ...], devices: tuple[str, ...],
+           kernel: str) -> tuple[common.Decided, str]:  # fmt: skip
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.subjects import Obligation, Subject
+    from mmucheck.analyses.survey import kernel_of
+    from mmucheck.report import matrix as report
+    from mmucheck.syntax.diagnostics import InputError
+
     version = kernel or kernel_of(library, subject.protocol)
     rows = _choose("path", paths, [v.declaration.name for v in library.paths() if v.version in (version, "")])
     _known("property", prop, library.properties)
@@ -71,16 +90,12 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     decided = common.decide(builder, list(wanted.values()), settings)
     found = {r.obligation: r for r in decided.results}
     cells |= {cell: found.get(o) for cell, o in wanted.items()}
-    where = f"{subject.side} {change}" if change else f"under {subject.protocol}"
+    where = f"{subject.side} {subject.change}" if subject.change else f"under {subject.protocol}"
     title = f"{prop}: paths of {version or 'no kernel version'} {where}"
     table = report.Matrix(title, prop, subject.protocol, subject.change, subject.side, rows, columns, cells)
-    outputs.write(
-        report.render_json(table, library.digest())
-        if settings.form == "json"
-        else report.render_text(table, settings.style) + common.remarks(decided, settings),
-        settings.output,
-    )
-    return decided.code
+    if settings.form == "json":
+        return decided, report.render_json(table, library.digest())
+    return decided, report.render_text(table, settings.style) + common.remarks(decided, settings)
 
 
 def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
@@ -96,7 +111,9 @@ def _frame(library: Library, protocol: str, change: str, side: str) -> Subject:
     return Subject((), (), protocol)
 
 
-def _everything(library: Library, settings: common.Settings, paths: tuple[str, ...], devices: tuple[str, ...]) -> int:
+def _everything(
+    library: Library, settings: common.Settings, paths: tuple[str, ...], devices: tuple[str, ...]
+) -> tuple[common.Decided, str]:
     from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.run import Result
     from mmucheck.analyses.survey import Frame, Survey, frames, questions
@@ -114,13 +131,9 @@ def _everything(library: Library, settings: common.Settings, paths: tuple[str, .
     results = {o: Result(o, Decision(INCONCLUSIVE, "none", "interrupted"), "") for o in wanted}  # what the run did not come to
     results |= {r.obligation: r for r in decided.results}
     survey = Survey(tuple(asked), columns, properties, refused, results)
-    outputs.write(
-        report.render_json(survey, library.digest(), bool(decided.stopped))
-        if settings.form == "json"
-        else report.render_text(survey, settings.style) + common.remarks(decided, settings),
-        settings.output,
-    )
-    return decided.code
+    if settings.form == "json":
+        return decided, report.render_json(survey, library.digest(), bool(decided.stopped))
+    return decided, report.render_text(survey, settings.style) + common.remarks(decided, settings)
 
 
 def _known(what: str, name: str, known: Any) -> None:
