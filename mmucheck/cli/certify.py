@@ -1,15 +1,25 @@
-"""``mmucheck certify`` and ``mmucheck verify-certificate``."""
+"""``mmucheck certify``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from mmucheck.cli import common, inputs
+from mmucheck.cli import common, inputs, tasks
+
+if TYPE_CHECKING:
+    from mmucheck.analyses.subjects import Obligation, Subject
+    from mmucheck.analyses.workers import Finished, Work
+    from mmucheck.engines.certificate import Evidence
+    from mmucheck.names.library import Library
+
+    Task = tuple[Subject, list[Obligation]]
 
 SCHEMA = "mmucheck.certificate/1"
 
@@ -19,120 +29,77 @@ SCHEMA = "mmucheck.certificate/1"
 @click.option(
     "-o", "--output", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Where to write."
 )
+@tasks.jobs_option
 @click.option("--timeout", default=120.0, show_default=True, metavar="SECONDS", help="Per property.")
-def certify(target: str, folder: Path, timeout: float) -> int:
+def certify(target: str, folder: Path, jobs: int | None, timeout: float) -> int:
     """Write a certificate for every proof the target states: the invariant, and what must be unsatisfiable as SMT-LIB 2."""
-    from mmucheck.analyses.plan import Builder
-    from mmucheck.engines.certificate import prove
-    from mmucheck.engines.solver import Limits, version
+    from mmucheck.analyses.subjects import subjects
 
     parsed = inputs.parse_target(target)
     library = inputs.load_files(inputs.files_of(parsed))
     wanted = [o for o in inputs.select(library, [parsed]) if o.expected == "proved"]
-    builder = Builder(library)
+    done = tasks.each(list(subjects(wanted).items()), partial(_workshop, library, folder, timeout), jobs, lambda task: str(task[0]))
     failed = 0
-    for obligation in wanted:
-        prop = builder.properties(obligation.subject, [obligation.property])[0]
-        decision, evidence = prove(builder.system(obligation.subject), prop, Limits(timeout))
-        name = f"{obligation.spec}.{obligation.check}.{'+'.join(obligation.subject.devices)}.{obligation.property}"
-        if evidence is None:
-            click.echo(f"{name}: not certified: {decision.verdict} {decision.reason}")
-            failed += 1
-            continue
-        home = folder / name
-        home.mkdir(parents=True, exist_ok=True)
-        for part, text in evidence.texts:
-            (home / f"{part}.smt2").write_text(text, encoding="utf-8")
-        record = {
-            "schema": SCHEMA,
-            "tool": {"mmucheck": _own_version(), "z3": version()},
-            "target": obligation.target,
-            "subject": str(obligation.subject),
-            "devices": list(obligation.subject.devices),
-            "property": obligation.property,
-            "method": evidence.method,
-            "model": library.digest(),
-            "obligations": [{"file": f"{part}.smt2", "sha256": _sha(text), "must_be": "unsat"} for part, text in evidence.texts],
-            "invariant": [{"line": line, "clauses": [[list(x) for x in c] for c in clauses]} for line, clauses in evidence.invariant],
-        }
-        (home / "certificate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        click.echo(f"{name}: {evidence.method}, {len(evidence.texts)} obligation(s)")
+    for (subject, group), said in done:
+        for name, text, certified in said:
+            click.echo(f"{name}: {text}")
+            failed += not certified
+        missing = len(group) - len(said)
+        failed += missing
+        if missing:
+            click.echo(f"{subject}: {missing} not certified: the process that was to do it died")
     click.echo(f"{len(wanted) - failed} of {len(wanted)} proofs certified in {folder}")
     return common.UNDECIDED if failed else common.AS_EXPECTED
 
 
-@click.command("verify-certificate")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option("--solver", default="z3", type=click.Choice(["z3", "cvc5"]), show_default=True, help="Who decides.")
-@click.option("--timeout", default=120.0, show_default=True, metavar="SECONDS", help="Per obligation.")
-def verify_certificate(folder: Path, solver: str, timeout: float) -> int:
-    """Check certificates: make their obligations again from the models and have them decided."""
-    from mmucheck.syntax.diagnostics import UsageError
-
-    homes = sorted(p.parent for p in folder.rglob("certificate.json"))
-    if not homes:
-        raise UsageError(f"{folder}: there is no certificate here")
-    failed = 0
-    for home in homes:
-        problem = _verify(home, solver, timeout)
-        failed += bool(problem)
-        click.echo(f"{home.name}: {'REJECTED: ' + problem if problem else 'confirmed by ' + solver}")
-    click.echo(f"{len(homes) - failed} of {len(homes)} certificates confirmed by {solver}")
-    return common.UNEXPECTED if failed else common.AS_EXPECTED
-
-
-def _verify(home: Path, solver: str, timeout: float) -> str:
-    """What is wrong with a certificate, or an empty string."""
+def _workshop(library: Library, folder: Path, timeout: float) -> Work[Task, tuple[str, str, bool]]:
+    """What certifies all that is asked of one subject; says name, what came of it, and whether there is a certificate."""
     from mmucheck.analyses.plan import Builder
-    from mmucheck.engines.certificate import CannotRederive, rederive
-    from mmucheck.engines.second import SolverMissing, decide_text
+    from mmucheck.analyses.workers import Finished
+    from mmucheck.engines.certificate import certify as prove
     from mmucheck.engines.solver import Limits
-    from mmucheck.syntax.diagnostics import InputError, UsageError
 
-    try:
-        record: dict[str, Any] = json.loads((home / "certificate.json").read_text(encoding="utf-8"))
-        parsed = inputs.parse_target(record["target"])
-        library = inputs.load_files(inputs.files_of(parsed), cached=False)
-        wanted = [
-            o
-            for o in inputs.select(library, [parsed])
-            if o.property == record["property"] and list(o.subject.devices) == record["devices"] and str(o.subject) == record["subject"]
-        ]
-        invariant = [(entry["line"], [tuple((n, s) for n, s in c) for c in entry["clauses"]]) for entry in record["invariant"]]
-        files = {entry["file"]: entry["sha256"] for entry in record["obligations"]}
-    except (OSError, ValueError, KeyError, TypeError, InputError, UsageError) as error:
-        return f"it cannot be read: {error}"
-    if len(wanted) != 1:
-        return "the spec it names no longer states this"
-    builder = Builder(library)
-    prop = builder.properties(wanted[0].subject, [wanted[0].property])[0]
-    try:
-        evidence = rederive(builder.system(wanted[0].subject), prop, invariant, Limits(timeout))
-    except CannotRederive as error:
-        return str(error)
-    if sorted(files) != sorted(f"{name}.smt2" for name, _ in evidence.texts):
-        return "it does not have the obligations this model needs"
-    for name, text in evidence.texts:
-        try:
-            kept = (home / f"{name}.smt2").read_text(encoding="utf-8")
-        except OSError:
-            return f"{name}.smt2 is missing"
-        if kept != text or files[f"{name}.smt2"] != _sha(text):
-            return f"{name}.smt2 is not what the model gives"
-        try:
-            answer = decide_text(text, solver, Limits(timeout))
-        except SolverMissing as error:
-            raise UsageError(str(error)) from None
-        if answer != "unsat":
-            return f"{name}.smt2 is {answer}"
-    return ""
+    builder, digest = Builder(library), library.digest()
+
+    def work(task: Task, say: Callable[[tuple[str, str, bool]], None]) -> Finished:
+        subject, group = task
+        properties = builder.properties(subject, [o.property for o in group])
+        asking = {p.name: [o for o in group if o.property == p.name] for p in properties}
+        for prop, decision, evidence in prove(builder.system(subject), properties, Limits(timeout)):
+            for obligation in asking[prop.name]:
+                name = f"{obligation.spec}.{obligation.check}.{'+'.join(subject.devices)}.{prop.name}"
+                if evidence is None:
+                    say((name, f"not certified: {decision.verdict} {decision.reason}", False))
+                else:
+                    _write(folder / name, obligation, evidence, digest)
+                    say((name, f"{evidence.method}, {len(evidence.texts)} obligation(s)", True))
+        return Finished()
+
+    return work
 
 
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _own_version() -> str:
+def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str) -> None:
     from mmucheck import __version__
+    from mmucheck.engines.solver import version
 
-    return __version__
+    home.mkdir(parents=True, exist_ok=True)
+    for part, text in evidence.texts:
+        (home / f"{part}.smt2").write_text(text, encoding="utf-8")
+    record = {
+        "schema": SCHEMA,
+        "tool": {"mmucheck": __version__, "z3": version()},
+        "target": obligation.target,
+        "subject": str(obligation.subject),
+        "devices": list(obligation.subject.devices),
+        "property": obligation.property,
+        "decided_with": list(evidence.together),
+        "method": evidence.method,
+        "model": digest,
+        "obligations": [{"file": f"{part}.smt2", "sha256": sha(text), "must_be": "unsat"} for part, text in evidence.texts],
+        "invariant": [{"line": line, "clauses": [[list(x) for x in c] for c in clauses]} for line, clauses in evidence.invariant],
+    }
+    (home / "certificate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

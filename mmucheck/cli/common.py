@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL = 0, 1, 2, 3, 4
 _PRIORITY = (TERMINATED, INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
-PARALLEL_FROM = 8
-"""Subjects from which worker processes pay for their start."""
 TIMEOUT = 60.0
 MEMORY = 4096
 """MiB for each worker process: several times what any shipped spec needs."""
@@ -241,10 +239,9 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
+    from mmucheck.cli.tasks import processes
 
-    jobs = settings.jobs
-    if jobs is None:
-        jobs = (os.cpu_count() or 1) if len(subjects(wanted)) >= PARALLEL_FROM else 1
+    jobs = processes(settings.jobs, len(subjects(wanted)))
     kept = VerdictCache.of_user(not settings.no_cache, settings.strict, settings.confirm or "")
     stopped = 0
     try:

@@ -16,7 +16,7 @@ from mmucheck.cli import common, signals
 
 _COMMANDS = {
     "check": "check", "explain": "explain", "matrix": "matrix", "cost": "cost", "hunks": "hunks", "certify": "certify",
-    "verify-certificate": "certify",
+    "verify-certificate": "verify",
 }  # fmt: skip
 """Each command's module below mmucheck.cli: only the one asked for is loaded."""
 

@@ -6,16 +6,15 @@ invariant in place of a search, and the texts must be equal byte for byte. What 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.evidence import inductive, unrolled
-from mmucheck.engines.induction import Induction
+from mmucheck.engines.induction import check_invariant
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.lower.cuts import CutSystem
 from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
@@ -26,82 +25,89 @@ Clause = tuple[tuple[str, bool], ...]
 
 @record
 class Evidence:
-    """``texts``: name -> SMT-LIB script whose assertions must be unsatisfiable. ``invariant``: (line of the loop in its file, clauses)
-    for each loop head, in program order; empty for a loop-free path."""
+    """``texts``: name -> SMT-LIB script whose assertions must be unsatisfiable. ``together``: the properties it was decided together
+    with. ``invariant``: (line of the loop in its file, clauses) for each loop head, in program order; empty for a loop-free path."""
 
     method: str
     texts: tuple[tuple[str, str], ...]
+    together: tuple[str, ...]
     invariant: tuple[tuple[int, tuple[Clause, ...]], ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """Of everything that is to be decided."""
-        total = hashlib.sha256()
-        for name, text in self.texts:
-            total.update(f"{name}\0{text}\0".encode())
-        return total.hexdigest()
 
 
 class CannotRederive(Exception):
     """The invariant of a certificate does not fit the model: the model or the certificate has changed."""
 
 
-def prove(system: System, prop: PropertyDecl, limits: Limits) -> tuple[Decision, Evidence | None]:
-    """Decide one property; with its evidence if it is proved."""
-    sessions = Sessions(system, [prop], limits)
-    decision = decide_one(sessions, prop)
-    if decision.verdict != PROVED:
-        return decision, None
-    named: list[tuple[int, list[Clause]]] = []
-    for session in sessions.of(prop):
-        if session.induction is not None:
-            atoms = session.induction.system.atoms
-            for head, cubes in session.induction.invariant.items():
-                clauses = [tuple((repr(atoms[head][i]), not sign) for i, sign in sorted(cube)) for cube in cubes]
-                named.append((head, clauses))
-    return decision, rederive(system, prop, named, limits)
+def certify(
+    system: System, properties: Sequence[PropertyDecl], limits: Limits
+) -> Iterator[tuple[PropertyDecl, Decision, Evidence | None]]:
+    """Decide properties of a system; each with its evidence if it is proved. They share their lowering, which sees what any of them
+    asks about: ``Evidence.together``."""
+    sessions = Sessions(system, list(properties), limits)
+    for prop in properties:
+        decision = decide_one(sessions, prop)
+        yield prop, decision, _joined(system, [_evidence(s, prop) for s in sessions.of(prop)]) if decision.verdict == PROVED else None
 
 
-def rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
-    """The evidence again, from the model and a given invariant: that of each part in turn (mmucheck.lower.mixes). Raises
-    CannotRederive if the invariant is not about this model."""
+def _evidence(session: Session, prop: PropertyDecl) -> Evidence:
+    if not session.unrolling.truncated:
+        return _unrolled(session, prop)
+    induction = session.induction
+    assert induction is not None
+    system, found = induction.system, induction.found[prop.name]
+    if check_invariant(system, [prop], induction.clauses(found), session.limits):
+        found = induction.invariant  # it needs what was found for other properties
+    named = {
+        head: [tuple((repr(system.atoms[head][i]), not sign) for i, sign in sorted(cube)) for cube in cubes]
+        for head, cubes in found.items()
+    }
+    return _inductive(system, session, prop, named)
+
+
+def rederive(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl,
+             invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:  # fmt: skip
+    """The evidence again, from the model and a given invariant: that of each part in turn (mmucheck.lower.mixes). ``properties``:
+    those it was decided together with. Raises CannotRederive if the invariant is not about this model."""
     found: list[Evidence] = []
     systems = parts(system, asks_hooks(prop))
     size, rest = divmod(len(invariant), len(systems))
     if rest:
         raise CannotRederive(f"the invariant of {len(systems)} devices has {len(invariant)} loop head(s)")
     for i, part in enumerate(systems):
-        evidence = _rederive(part, prop, invariant[i * size : (i + 1) * size], limits)
-        if len(systems) > 1:
-            name = system.devices[i].name
-            evidence = replace(evidence, texts=tuple((f"{name}.{text}", body) for text, body in evidence.texts))
-        found.append(evidence)
-    texts = tuple(t for e in found for t in e.texts)
-    return Evidence(found[0].method, texts, tuple(x for e in found for x in e.invariant))
+        found.append(_rederive(part, properties, prop, invariant[i * size : (i + 1) * size], limits))
+    return _joined(system, found)
 
 
-def _rederive(system: System, prop: PropertyDecl, invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:
+def _joined(system: System, found: list[Evidence]) -> Evidence:
+    """Of all parts; a text is named after its device if there are several."""
+    if len(found) == 1:
+        return found[0]
+    named = zip(system.devices, found, strict=True)
+    texts = tuple((f"{device.name}.{text}", body) for device, evidence in named for text, body in evidence.texts)
+    return Evidence(found[0].method, texts, found[0].together, tuple(x for e in found for x in e.invariant))
+
+
+def _rederive(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl,
+              invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:  # fmt: skip
     try:
-        session = Session(system, [prop], limits)
+        session = Session(system, list(properties), limits)
     except OutOfBudget as spent:
         raise CannotRederive(str(spent)) from None
     if not session.unrolling.truncated:
         if invariant:
             raise CannotRederive("an invariant is given for a path without loops")
         return _unrolled(session, prop)
-    induction = Induction(session.lowering, [prop], limits)
-    heads = induction.system.heads
-    if len(invariant) != len(heads):
-        raise CannotRederive(f"the path has {len(heads)} loop head(s), the invariant {len(invariant)}")
-    return _inductive(induction, prop, {h: tuple(clauses) for h, (_, clauses) in zip(heads, invariant, strict=True)})
+    cut = CutSystem(session.lowering)
+    if len(invariant) != len(cut.heads):
+        raise CannotRederive(f"the path has {len(cut.heads)} loop head(s), the invariant {len(invariant)}")
+    return _inductive(cut, session, prop, {h: tuple(clauses) for h, (_, clauses) in zip(cut.heads, invariant, strict=True)})
 
 
 def _unrolled(session: Session, prop: PropertyDecl) -> Evidence:
-    return Evidence("complete unrolling", unrolled(session.lowering, session.queries[prop.name]))
+    return Evidence("complete unrolling", unrolled(session.lowering, session.queries[prop.name]), _names(session))
 
 
-def _inductive(induction: Induction, prop: PropertyDecl, named: Mapping[int, Sequence[Clause]]) -> Evidence:
-    system = induction.system
+def _inductive(system: CutSystem, session: Session, prop: PropertyDecl, named: Mapping[int, Sequence[Clause]]) -> Evidence:
     terms: dict[int, list[Term]] = {}
     for head, clauses in named.items():
         atoms = {repr(a): a for a in system.atoms[head]}
@@ -114,4 +120,9 @@ def _inductive(induction: Induction, prop: PropertyDecl, named: Mapping[int, Seq
     program = system.lowering.threads[0].program
     texts = tuple(inductive(system, [prop], terms))
     lines = [program.nodes[h].step.origin.span.line for h in system.heads]
-    return Evidence("induction", texts, tuple((line, tuple(named[h])) for line, h in zip(lines, system.heads, strict=True)))
+    invariant = tuple((line, tuple(named[h])) for line, h in zip(lines, system.heads, strict=True))
+    return Evidence("induction", texts, _names(session), invariant)
+
+
+def _names(session: Session) -> tuple[str, ...]:
+    return tuple(p.name for p in session.properties)

@@ -36,6 +36,8 @@ class Induction:
         self.properties, self.limits = tuple(properties), limits
         self._searches: dict[bool, Ic3] = {}
         self.invariant: Cubes = {h: [] for h in self.system.heads}
+        self.found: dict[str, Cubes] = {}
+        """By property, its own part of the invariant."""
 
     def prove(self, wanted: Sequence[PropertyDecl], timeout: float = 0.0, narrow: bool = True) -> dict[str, Proof]:
         """By property an invariant that excludes its violation, checked; ``timeout``: seconds for each search, 0 for no limit.
@@ -69,6 +71,7 @@ class Induction:
         failed = check_invariant(self.system, held, terms, self.limits)
         if not failed:
             self.invariant = joined
+            self.found |= {p.name: candidates[p.name] for p in held}
             text = tuple(repr(t) for h in self.system.heads for t in terms[h])
             return {p.name: Proof(text) for p in held}
         if len(held) > 1:
