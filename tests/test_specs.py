@@ -15,10 +15,10 @@ FILES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "specs").rglob("*
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The JSON report of one run over all of specs/, nothing cached."""
+    """The JSON report of one run over all of specs/, nothing cached, every proof decided by a second solver."""
     out = tmp_path_factory.mktemp("specs") / "results.json"
-    command = [sys.executable, "-m", "mmucheck", "check", "specs/", "--no-cache", "--timeout", "600", "--format", "json", "-o", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mmucheck", "check", "specs/", "--no-cache", "--timeout", "600", "--confirm", "cvc5"]
+    done = subprocess.run([*command, "--format", "json", "-o", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert out.exists(), done.stderr
     return {"code": done.returncode, **json.loads(out.read_text())}
 
@@ -33,6 +33,12 @@ def test_verdicts_are_as_stated(report: dict, file: str) -> None:
 
 def test_exit_code_says_so(report: dict) -> None:
     assert report["code"] == 0
+
+
+def test_every_proof_is_confirmed_by_a_second_solver(report: dict) -> None:
+    proofs = [r for r in report["results"] if r["verdict"] == "proved"]
+    assert proofs
+    assert [(r["file"], r["check"], r["property"]) for r in proofs if r["confirmed_by"] != "cvc5"] == []
 
 
 def test_no_success_is_hollow(report: dict) -> None:
