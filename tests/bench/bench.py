@@ -1,18 +1,23 @@
 """Where the time goes, as ratios in one run. No test asserts any of this.
 
-    python tests/bench/bench.py            start-up ratios, one check, and all of specs/ split into phases
-    python tests/bench/bench.py --quick    without all of specs/
+    python tests/bench/bench.py               start-up ratios, one check, and all of specs/ split into phases
+    python tests/bench/bench.py --quick       without all of specs/
+    python tests/bench/bench.py --matrix      matrix --all, cold and again
+    python tests/bench/bench.py --every 100   one in a hundred subjects of matrix --all split into phases
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,58 +64,101 @@ def startup() -> None:
     print(f"{'mmucheck --help':64} {best['mmucheck --help']:7.3f} s  {best['mmucheck --help'] / best['import click']:6.1f} x import click")
 
 
-def phases() -> None:
-    """All of specs/ in this process: parse, lower, solve, replay."""
+PHASES = (
+    ("solve (z3)", "mmucheck.engines.solver", "Solver.check"),
+    ("hand formulas to z3", "mmucheck.engines.solver", "Solver.__init__"),
+    ("search for invariants (SAT)", "mmucheck.engines.search", "Search.satisfiable"),
+    ("make clauses for that", "mmucheck.engines.search", "Search.__init__"),
+    ("unroll", "mmucheck.lower.unroll", "Lowering.unroll"),
+    ("cut at loops", "mmucheck.lower.cuts", "CutSystem.__init__"),
+    ("replay", "mmucheck.replay.explore", "search"),
+    ("simplest start", "mmucheck.engines.concretise", "simplest_model"),
+    ("expand", "mmucheck.analyses.plan", "Builder.system"),
+)
+"""What is timed, and where it is; none of them is called by another."""
+
+
+def timed(spent: dict[str, float]) -> None:
+    """From now on the phases' processor time is added up in ``spent``."""
+    for phase, module, name in PHASES:
+        owner: object = importlib.import_module(module)
+        *path, last = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+
+        def outer(*args: object, inner: Callable[..., object] = getattr(owner, last), phase: str = phase, **kwargs: object) -> object:
+            started = time.process_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                spent[phase] = spent.get(phase, 0.0) + time.process_time() - started
+
+        setattr(owner, last, outer)
+
+
+def phases(every: int) -> None:
+    """Decide all of specs/ in this process, or one in ``every`` subjects of the survey: processor time by phase."""
     os.environ["MMUCHECK_CACHE"] = ""
     os.chdir(ROOT)
     from mmucheck.analyses.plan import Builder, obligations
     from mmucheck.analyses.run import run
     from mmucheck.analyses.subjects import subjects
-    from mmucheck.engines import decide, induction, solver
+    from mmucheck.analyses.survey import frames, questions
     from mmucheck.engines.solver import Limits
     from mmucheck.names.declarations import check
     from mmucheck.names.loading import load
 
     spent: dict[str, float] = {}
-
-    def timed(phase: str, owner: object, name: str) -> None:
-        inner = getattr(owner, name)
-
-        def outer(*args: object, **kwargs: object) -> object:
-            started = time.perf_counter()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                spent[phase] = spent.get(phase, 0.0) + time.perf_counter() - started
-
-        setattr(owner, name, outer)
-
-    started = time.perf_counter()
-    library = load(sorted((ROOT / "specs").rglob("*.mmu")))
+    timed(spent)
+    started = time.process_time()
+    library = load(sorted((ROOT / ("models" if every else "specs")).rglob("*.mmu")))
     check(library)
-    spent["parse and check"] = time.perf_counter() - started
-    timed("solve (z3)", solver.Solver, "check")
-    timed("search for invariants (SAT)", induction.Search, "satisfiable")
-    timed("replay", decide, "search")
-    timed("simplest start", decide, "simplest_model")
-    wanted = obligations(library, library.specs.values())
+    spent["parse and check"] = time.process_time() - started
     builder = Builder(library)
-    before = time.perf_counter()
-    for subject in subjects(wanted):
-        builder.system(subject)
-    spent["expand"] = time.perf_counter() - before
-    before = time.perf_counter()
-    results = run(builder, wanted, Limits(timeout=120))
-    total = time.perf_counter() - before
-    spent["lower and the rest"] = total - sum(v for k, v in spent.items() if k not in ("parse and check", "expand"))
-    print(f"\nspecs/: {len(results)} verdicts on {len(subjects(wanted))} subjects, {total:.1f} s in one process")
+    if every:
+        asked, _ = questions(builder, frames(library), sorted(library.devices), tuple(library.properties))
+        chosen = set(list(subjects(asked))[::every])
+        wanted = [o for o in asked if o.subject in chosen]
+        spent.pop("expand")
+        builder = Builder(library)
+    else:
+        wanted = obligations(library, library.specs.values())
+    before = time.process_time()
+    results = run(builder, wanted, Limits(timeout=600), traces=False)
+    total = time.process_time() - before + spent["parse and check"]
+    spent["the rest"] = total - sum(spent.values())
+    what = f"one in {every} subjects of matrix --all" if every else "specs/"
+    print(f"\n{what}: {len(results)} verdicts on {len(subjects(wanted))} subjects, {total:.1f} s of processor time in one process")
     for phase, seconds in sorted(spent.items(), key=lambda item: -item[1]):
-        print(f"  {phase:32} {seconds:8.2f} s  {100 * seconds / (total + spent['parse and check']):5.1f} %")
+        print(f"  {phase:32} {seconds:8.2f} s  {100 * seconds / total:5.1f} %")
+
+
+def survey() -> None:
+    """Everything against everything, from cold, and again with nothing changed; time and peak memory of the largest process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mmucheck", "matrix", "--all", "--timeout", "120", "-o", str(Path(folder) / "matrix.txt")]
+        for what in ("cold", "verdicts kept", "nothing changed"):
+            if what == "verdicts kept":
+                shutil.rmtree(Path(folder) / "cache" / "runs", ignore_errors=True)
+            started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run(command, cwd=ROOT, env={**os.environ, "MMUCHECK_CACHE": f"{folder}/cache"}, check=False)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(f"matrix --all, {what}: {time.perf_counter() - started:.1f} s, {seconds:.1f} s of processor time, "
+                  f"{after.ru_maxrss / 1024:.0f} MiB, exit {done.returncode}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true")
-    startup()
-    if not arguments.parse_args().quick:
-        phases()
+    arguments.add_argument("--quick", action="store_true", help="only the start-up ratios")
+    arguments.add_argument("--matrix", action="store_true", help="only matrix --all")
+    arguments.add_argument("--every", type=int, default=0, metavar="N", help="only the phases of one in N subjects of matrix --all")
+    chosen = arguments.parse_args()
+    if chosen.matrix:
+        survey()
+    elif chosen.every:
+        phases(chosen.every)
+    else:
+        startup()
+        if not chosen.quick:
+            phases(0)
