@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Hashable
 from functools import cache
-from importlib import resources
+from pathlib import Path
+from typing import Protocol
 
+import lark
 from lark import Lark, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken, VisitError
 
@@ -23,8 +27,16 @@ _KEYWORDS = (
 ).split()
 
 
-def parse(text: str, path: str, tables: str = "") -> ast.File:
-    """Parse one file. ``tables``: a file in which the parser's tables are kept from run to run ("": nowhere).
+class Tables(Hashable, Protocol):
+    """Keeps the parser's tables from run to run, under a key of what they were made by."""
+
+    def tables(self, key: bytes) -> bytes | None: ...
+
+    def keep_tables(self, key: bytes, tables: bytes) -> None: ...
+
+
+def parse(text: str, path: str, tables: Tables | None = None) -> ast.File:
+    """Parse one file. ``tables``: where the parser's tables are kept (None: nowhere).
 
     Raises InputError with every syntax error that could be told apart (the parser goes on at the next declaration).
     """
@@ -42,7 +54,7 @@ def parse(text: str, path: str, tables: str = "") -> ast.File:
     raise InputError(_first_per_declaration(found, text))
 
 
-def _build(text: str, path: str, line_offset: int, tables: str) -> ast.File:
+def _build(text: str, path: str, line_offset: int, tables: Tables | None) -> ast.File:
     builder = TreeBuilder(path, line_offset, text)
     try:
         file = builder.transform(_lark(tables).parse(text))
@@ -65,9 +77,18 @@ def _too_deep(path: str) -> Diagnostic:
 
 
 @cache
-def _lark(tables: str) -> Lark:
-    grammar = resources.files("mmucheck.syntax").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True, cache=tables or False)
+def _lark(tables: Tables | None) -> Lark:
+    grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    key = f"{lark.__version__}\n{grammar}".encode()
+    kept = tables.tables(key) if tables is not None else None
+    if kept is not None:
+        return Lark.load(io.BytesIO(kept))
+    made = Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    if tables is not None:
+        written = io.BytesIO()
+        made.save(written)
+        tables.keep_tables(key, written.getvalue())
+    return made
 
 
 def _check_shape(text: str, path: str) -> None:
