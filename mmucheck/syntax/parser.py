@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import pickle
 import re
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import lark
 from lark import Lark, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken, VisitError
+from lark.parsers.lalr_analysis import Reduce, Shift
 
 from mmucheck.syntax import ast
 from mmucheck.syntax.builder import TreeBuilder
@@ -82,13 +85,36 @@ def _lark(tables: Tables | None) -> Lark:
     key = f"{lark.__version__}\n{grammar}".encode()
     kept = tables.tables(key) if tables is not None else None
     if kept is not None:
-        return Lark.load(io.BytesIO(kept))
+        with contextlib.suppress(Exception):
+            found = _Reader(io.BytesIO(kept)).load()
+            if isinstance(found, Lark):
+                return found
     made = Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
     if tables is not None:
-        written = io.BytesIO()
-        made.save(written)
-        tables.keep_tables(key, written.getvalue())
+        with contextlib.suppress(Exception):
+            written = io.BytesIO()
+            made.save(written)
+            written.seek(0)
+            loaded, whole = Lark.load(written), io.BytesIO()
+            _Writer(whole, protocol=5).dump(loaded)
+            tables.keep_tables(key, whole.getvalue())
     return made
+
+
+_SINGLE: tuple[Any, ...] = (Shift, Reduce, re)
+"""What a parser refers to and tells by identity, or cannot be written."""
+
+
+class _Writer(pickle.Pickler):
+    """Writes a loaded parser as it is: to read that takes a third of what Lark.load takes, which puts it together again."""
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return next((i for i, single in enumerate(_SINGLE) if obj is single), None)
+
+
+class _Reader(pickle.Unpickler):
+    def persistent_load(self, pid: int) -> Any:
+        return _SINGLE[pid]
 
 
 def _check_shape(text: str, path: str) -> None:
