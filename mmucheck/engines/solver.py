@@ -66,6 +66,7 @@ class Solver:
         if limits.rlimit:
             self._solver.set("rlimit", limits.rlimit)
         self._names: dict[str, Any] = {}
+        self._declarations: dict[str, Any] = {}
         self._watched = False
         text = script(assertions, named, defined)
         self._call(lambda: self._solver.from_string(text))
@@ -117,8 +118,15 @@ class Solver:
 
     def truth(self, names: Iterable[str]) -> list[bool]:
         """Values of named booleans in the model of the last check, which was sat."""
-        model = self._solver.model()
-        return [self._z3.is_true(model.get_interp(self._bool(n, True).decl())) for n in names]
+        model, context = self._solver.model(), self._context.ref()
+        found: list[bool] = []
+        for name in names:  # by z3's C functions: its Python objects of a model cost more than finding it
+            declaration = self._declarations.get(name)
+            if declaration is None:
+                declaration = self._declarations[name] = self._bool(name, True).decl()
+            value = self._z3.Z3_model_get_const_interp(context, model.model, declaration.ast)
+            found.append(bool(value) and self._z3.Z3_get_bool_value(context, value) == self._z3.Z3_L_TRUE)
+        return found
 
     def _model(self) -> dict[str, int]:
         model = self._solver.model()
