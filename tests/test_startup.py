@@ -7,7 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,32 @@ def test_a_record_is_a_frozen_dataclass() -> None:
         point.x = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         del point.x
+
+
+def test_a_record_knows_its_fields_before_anybody_asks() -> None:
+    """They are worked out twice: at once for making one, by dataclasses when somebody asks."""
+
+    @record
+    class Base:
+        x: int
+        y: list[int] = field(default_factory=list)
+
+    @record
+    class Derived(Base):
+        z: int = 3
+        x: int = 4
+
+    made = Derived(y=[5])
+    assert repr(made).endswith("Derived(x=4, y=[5], z=3)")
+    assert Derived().y == []
+    assert Derived().y is not Derived().y
+    match made:
+        case Derived(x, y, z):
+            assert (x, y, z) == (4, [5], 3)
+    assert "__dataclass_params__" not in Derived.__dict__
+    assert [f.name for f in fields(Derived)] == ["x", "y", "z"]
+    assert is_dataclass(Base)
+    assert replace(made, z=6) == Derived(4, [5], 6)
 
 
 @pytest.mark.parametrize("wrong", [lambda: Point(), lambda: Point(1, 2, 3), lambda: Point(1, x=1), lambda: Point(1, z=1)])
