@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import pickle
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -40,8 +41,10 @@ class Parsed:
         """The grammar's tables kept under this key."""
         return next(iter(self._payloads(_tables(key))), None)
 
-    def keep_tables(self, key: bytes, tables: bytes) -> None:
-        self._keep(_tables(key), tables)
+    def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None:
+        """Keep what ``make`` gives, which is asked only if there is a place for it."""
+        if self.own is not None:
+            self._keep(_tables(key), make())
 
     def _payloads(self, name: str) -> list[bytes]:
         found: list[bytes] = []

@@ -6,7 +6,7 @@ import contextlib
 import io
 import pickle
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class Tables(Hashable, Protocol):
 
     def tables(self, key: bytes) -> bytes | None: ...
 
-    def keep_tables(self, key: bytes, tables: bytes) -> None: ...
+    def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None: ...
 
 
 def parse(text: str, path: str, tables: Tables | None = None) -> ast.File:
@@ -91,14 +91,17 @@ def _lark(tables: Tables | None) -> Lark:
                 return found
     made = Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
     if tables is not None:
-        with contextlib.suppress(Exception):
-            written = io.BytesIO()
-            made.save(written)
-            written.seek(0)
-            loaded, whole = Lark.load(written), io.BytesIO()
-            _Writer(whole, protocol=5).dump(loaded)
-            tables.keep_tables(key, whole.getvalue())
+        with contextlib.suppress(Exception):  # losing them costs time, nothing else
+            tables.keep_tables(key, lambda: _written(made))
     return made
+
+
+def _written(parser: Lark) -> bytes:
+    saved, whole = io.BytesIO(), io.BytesIO()
+    parser.save(saved)
+    saved.seek(0)
+    _Writer(whole, protocol=5).dump(Lark.load(saved))
+    return whole.getvalue()
 
 
 _SINGLE: tuple[Any, ...] = (Shift, Reduce, re)
