@@ -1,8 +1,6 @@
 """``python -m mmucheck``."""
 
-import sys
-
-from mmucheck.cli.main import main
+from mmucheck.cli.main import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -7,7 +7,7 @@ that look at the fields. It is a dataclass to everybody who asks.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ T = TypeVar("T")
 def record(cls: type[T]) -> type[T]:
     """The class as a frozen dataclass: positional or named arguments, defaults, default factories, inherited fields first."""
     cls.__doc__ = cls.__doc__ or cls.__name__  # else dataclass() would spell out a signature
-    made: Any = dataclass(init=False, repr=False, eq=False)(cls)
-    names = tuple(f.name for f in fields(made))
-    defaults = {f.name: f for f in fields(made) if f.default is not MISSING or f.default_factory is not MISSING}
+    made: Any = cls
+    names, defaults = _declared(cls)
+    made.__dataclass_fields__ = _Fields(cls)
+    made.__match_args__ = names  # type: ignore[misc]
     count = len(names)
 
     def initialise(self: Any, *values: Any, **named: Any) -> None:
@@ -60,6 +61,33 @@ def record(cls: type[T]) -> type[T]:
         made.__hash__ = made.__dict__.get("__hash__") or digest
     result: type[T] = made
     return result
+
+
+_DECLARED = "__record_declared__"
+
+
+def _declared(cls: type) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of the fields, inherited ones first, and the defaults of those that have one; kept for what is derived from the class."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[1:]):
+        found |= base.__dict__.get(_DECLARED, {})
+    for name in cls.__annotations__:
+        default = cls.__dict__.get(name, found.get(name, MISSING))
+        found[name] = default if default is MISSING or isinstance(default, Field) else field(default=default)
+    setattr(cls, _DECLARED, found)
+    return tuple(found), {name: default for name, default in found.items() if default is not MISSING}
+
+
+class _Fields:
+    """Makes a dataclass of a record when somebody asks for its fields, which few records are in one run."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        del self._cls.__dataclass_fields__  # type: ignore[attr-defined]
+        made: Any = dataclass(init=False, repr=False, eq=False)(self._cls)
+        return made.__dataclass_fields__
 
 
 def _refuse(self: object, name: str, value: object = None) -> NoReturn:

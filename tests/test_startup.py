@@ -7,16 +7,23 @@ import pickle
 import shutil
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, field, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmucheck.analyses.finished import FinishedRun
 from mmucheck.cli.main import main
-from mmucheck.names import loading, places
+from mmucheck.names import cache, loading, places
+from mmucheck.names.cache import Parsed
+from mmucheck.names.loading import load
+from mmucheck.names.packing import pack
 from mmucheck.names.places import models_root
 from mmucheck.records import record
+from mmucheck.syntax import parser
+from mmucheck.syntax.diagnostics import InputError
+from mmucheck.syntax.parser import parse
 
 SPEC = """use <devices/ats.mmu>;
 use <properties.mmu>;
@@ -61,6 +68,32 @@ def test_a_record_is_a_frozen_dataclass() -> None:
         point.x = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         del point.x
+
+
+def test_a_record_knows_its_fields_before_anybody_asks() -> None:
+    """They are worked out twice: at once for making one, by dataclasses when somebody asks."""
+
+    @record
+    class Base:
+        x: int
+        y: list[int] = field(default_factory=list)
+
+    @record
+    class Derived(Base):
+        z: int = 3
+        x: int = 4
+
+    made = Derived(y=[5])
+    assert repr(made).endswith("Derived(x=4, y=[5], z=3)")
+    assert Derived().y == []
+    assert Derived().y is not Derived().y
+    match made:
+        case Derived(x, y, z):
+            assert (x, y, z) == (4, [5], 3)
+    assert "__dataclass_params__" not in Derived.__dict__
+    assert [f.name for f in fields(Derived)] == ["x", "y", "z"]
+    assert is_dataclass(Base)
+    assert replace(made, z=6) == Derived(4, [5], 6)
 
 
 @pytest.mark.parametrize("wrong", [lambda: Point(), lambda: Point(1, 2, 3), lambda: Point(1, x=1), lambda: Point(1, z=1)])
@@ -146,3 +179,86 @@ def test_help_does_not_load_the_solver() -> None:
     code = "import sys; from mmucheck.cli.main import main; main(['--help']); sys.exit('z3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, check=False)
     assert done.returncode == 0
+
+
+def parsed_anew(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that are parsed from now on."""
+    seen: list[str] = []
+
+    def counted(text: str, path: str, tables: Any = None) -> Any:
+        seen.append(path)
+        return parse(text, path, tables)
+
+    monkeypatch.setattr(parser, "parse", counted)
+    return seen
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A library that came parsed with the tool, and no cache of the user's."""
+    models = tmp_path / "models"
+    (models / "mm").mkdir(parents=True)
+    (models / "all.mmu").write_text('// Pages.\nuse "mm/keep.mmu";\nuse "mm/lose.mmu";\n')
+    for name in ("keep", "lose"):
+        (models / "mm" / f"{name}.mmu").write_text(PATH.replace("keep", name) % f"get_page(frame_at(addr)); /* {name} */")
+    pack(models, tmp_path / "parsed")
+    monkeypatch.setattr(loading, "parsed_root", lambda: tmp_path / "parsed")
+    monkeypatch.setenv("MMUCHECK_CACHE", "")
+    return models
+
+
+@pytest.mark.parametrize("cwd", ["", "models", "models/mm"])
+def test_what_is_shipped_parsed_is_not_parsed_again(packed: Path, cwd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(packed.parent / cwd)
+    files = sorted(packed.rglob("*.mmu"))
+    there = {str(p): p.read_bytes() for p in (packed.parent / "parsed").rglob("*.pickle")}
+    anew = parsed_anew(monkeypatch)
+    library = load(files, packed)
+    assert anew == []
+    assert sorted(library.files) == ["models/all.mmu", "models/mm/keep.mmu", "models/mm/lose.mmu"]
+    monkeypatch.setattr(loading, "parsed_root", lambda: None)
+    assert load(files, packed).files == library.files
+    assert sorted(anew) == sorted(library.files)
+    assert {str(p): p.read_bytes() for p in (packed.parent / "parsed").rglob("*.pickle")} == there
+
+
+def test_an_edited_file_of_the_library_is_parsed(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edited = packed / "mm" / "keep.mmu"
+    edited.write_text(edited.read_text().replace("keep(", "other("))
+    anew = parsed_anew(monkeypatch)
+    library = load(sorted(packed.rglob("*.mmu")), packed)
+    assert [v.declaration.name for v in library.paths()] == ["lose", "other"]
+    assert anew == ["models/mm/keep.mmu"]
+    edited.write_text(edited.read_text() + "path")
+    with pytest.raises(InputError):
+        load([edited], packed)
+
+
+@pytest.mark.parametrize("harm", ["damage", "another file's", "another parser"])
+def test_a_shipped_tree_that_is_not_this_file_s_is_ignored(packed: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = sorted((packed.parent / "parsed" / "ast").glob("*"))
+    first, second = (p.read_bytes() for p in trees[:2])
+    if harm == "damage":
+        trees[0].write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    elif harm == "another file's":
+        trees[0].write_bytes(second)
+    else:
+        monkeypatch.setattr(cache, "_parser_digest", lambda: b"another")
+    anew = parsed_anew(monkeypatch)
+    load(sorted(packed.rglob("*.mmu")), packed)
+    assert len(anew) == (3 if harm == "another parser" else 1)
+
+
+def test_the_shipped_tables_parse_the_same(packed: Path) -> None:
+    """In a process of its own: the tables are read once."""
+    parsed = Parsed(packed.parent / "parsed", None)
+    code = (
+        "import sys; from pathlib import Path; from unittest.mock import patch; from lark import Lark\n"
+        "from mmucheck.names.cache import Parsed; from mmucheck.syntax.parser import parse\n"
+        "with patch.object(Lark, '__init__', None): file = parse(Path(sys.argv[2]).read_text(), 'p', Parsed(Path(sys.argv[1]), None))\n"
+        "sys.exit(file != parse(file.text, 'p'))"
+    )
+    assert parsed.shipped is not None
+    argv = [sys.executable, "-c", code, str(parsed.shipped), str(models_root() / "properties.mmu")]
+    done = subprocess.run(argv, capture_output=True, env=os.environ, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

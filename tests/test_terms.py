@@ -106,3 +106,34 @@ def test_substitution_is_evaluation_in_steps(tree: tuple, model: dict[str, int],
 def test_both_domains_compute_alike(op: str, a: int, b: int) -> None:
     terms = Terms()
     assert terms.binary(op, terms.const(a, 64), terms.const(b, 64)).value == Concrete().binary(op, a, b)
+
+
+def test_a_comparison_that_cannot_come_out_another_way_is_none() -> None:
+    """The key of a slot that may still hold what was looked at before: a chain of choices of the same page."""
+    terms = Terms()
+    page = terms.aligned(terms.var("x", WIDTH), 4)
+    assert terms.eq(page, terms.const(255, WIDTH)) is terms.false
+    assert terms.eq(page, terms.const(240, WIDTH)) is not terms.false
+    key = terms.const(255, WIDTH)
+    for name in FLAGS:
+        key = terms.ite(terms.var(name, BOOL), page, key)
+    held = terms.eq(key, page)
+    assert held is terms.eq(page, key)
+    assert {t.op for t in postorder([held])} == {"var", "or"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(conditions, st.one_of(numbers, st.none()), st.booleans()), max_size=4), numbers, st.integers(0, 5), models)
+def test_comparing_with_a_choice_keeps_the_meaning(chain: list, tree: tuple, bits: int, model: dict[str, int]) -> None:
+    """``None`` in the chain is the number itself: what comparisons fold."""
+    terms = Terms()
+    number = terms.aligned(build(terms, tree), bits)
+    value = meaning(tree, model) >> bits << bits
+    chosen, meant = terms.const(255, WIDTH), 255
+    for condition, other, first in chain:
+        option = number if other is None else build(terms, other)
+        says = value if other is None else meaning(other, model)
+        holds = meaning(condition, model)
+        chosen = terms.ite(build(terms, condition), option, chosen) if first else terms.ite(build(terms, condition), chosen, option)
+        meant = (says if holds else meant) if first else (meant if holds else says)
+    assert evaluate([terms.eq(chosen, number), terms.eq(number, chosen)], model) == [meant == value] * 2

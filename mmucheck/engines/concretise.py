@@ -53,6 +53,7 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
             yield [terms.not_(state[key])]
     yield [terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, state["region.a.kind"].sort))]
     yield [terms.not_(state["page.a.write"])]
+    yield [terms.eq(state["region.a.table"], state["table.t.id"])]
 
 
 def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:

@@ -44,7 +44,8 @@ class Exercise:
 
     def cover(self, solver: Solver, timeout: float) -> Coverage:
         """What the runs take; ``timeout``: seconds for each question, 0 for no limit."""
-        taken, left = self._taken(solver, timeout)
+        with solver.watched():
+            taken, left = self._taken(solver, timeout)
         complete = _BEYOND not in taken | left
         reached = {site: name in taken for site, name in self._sites.items()}
         dead = {where for where, group in merged(reached).items() if complete and not any(self._sites[s] in taken | left for s in group)}

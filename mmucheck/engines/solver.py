@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -65,7 +66,10 @@ class Solver:
         if limits.rlimit:
             self._solver.set("rlimit", limits.rlimit)
         self._names: dict[str, Any] = {}
-        _guarded(self._context, lambda: self._solver.from_string(script(assertions, named, defined)))
+        self._declarations: dict[str, Any] = {}
+        self._watched = False
+        text = script(assertions, named, defined)
+        self._call(lambda: self._solver.from_string(text))
 
     def _bool(self, name: str, sign: bool) -> Any:
         found = self._names.get(name)
@@ -85,7 +89,7 @@ class Solver:
         if timeout:
             self._solver.set("timeout", max(1, int(timeout * 1000)))
         started = time.monotonic()
-        result = _guarded(self._context, lambda: self._solver.check(*bools))
+        result = self._call(lambda: self._solver.check(*bools))
         if result == self._z3.sat:
             return Answer("sat", model=self._model() if model else {})
         if result == self._z3.unsat:
@@ -99,10 +103,30 @@ class Solver:
             return Answer("unknown", reason="timeout")
         return Answer("unknown", reason=_reason(reason, self._limits.rlimit > 0))
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch for signals once for all questions asked inside: short ones cost less than watching does."""
+        with interruptible(self._context.interrupt):
+            self._watched = True
+            try:
+                yield
+            finally:
+                self._watched = False
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        return _guarded(None if self._watched else self._context, call)
+
     def truth(self, names: Iterable[str]) -> list[bool]:
         """Values of named booleans in the model of the last check, which was sat."""
-        model = self._solver.model()
-        return [self._z3.is_true(model.get_interp(self._bool(n, True).decl())) for n in names]
+        model, context = self._solver.model(), self._context.ref()
+        found: list[bool] = []
+        for name in names:  # by z3's C functions: its Python objects of a model cost more than finding it
+            declaration = self._declarations.get(name)
+            if declaration is None:
+                declaration = self._declarations[name] = self._bool(name, True).decl()
+            value = self._z3.Z3_model_get_const_interp(context, model.model, declaration.ast)
+            found.append(bool(value) and self._z3.Z3_get_bool_value(context, value) == self._z3.Z3_L_TRUE)
+        return found
 
     def _model(self) -> dict[str, int]:
         model = self._solver.model()
@@ -117,11 +141,11 @@ class Solver:
 
 
 def _guarded(context: Any, call: Callable[[], Any]) -> Any:
-    """What the call into z3 gives. Signals end it; running out of memory is a MemoryError."""
+    """What the call into z3 gives. Signals end it, if its context is given; running out of memory is a MemoryError."""
     import z3
 
     try:
-        with interruptible(context.interrupt):
+        with interruptible(context.interrupt) if context is not None else contextlib.nullcontext():
             return call()
     except z3.Z3Exception as error:
         if "memory" in str(error):

@@ -169,10 +169,14 @@ class Terms:
         left, right = self.cases(a), self.cases(b)
         if left is not None and right is not None:
             return self.or_(*(self.and_(x, y) for v, x in left for w, y in right if v == w))
-        if b.op == "const" and a.op == "ite":
-            then, other = a.args[1], a.args[2]
-            if then.op == "const" or other.op == "const":
-                return self.ite(a.args[0], self.eq(then, b), self.eq(other, b))
+        if b.op == "const":
+            if b.value & ((1 << a.zeros) - 1):
+                return self.false
+            if a.op == "ite" and (a.args[1].op == "const" or a.args[2].op == "const"):
+                return self.ite(a.args[0], self.eq(a.args[1], b), self.eq(a.args[2], b))
+        for x, y in ((a, b), (b, a)):
+            if x.op == "ite" and (x.args[1] is y or x.args[2] is y):
+                return self.ite(x.args[0], self.eq(x.args[1], y), self.eq(x.args[2], y))
         if a.index > b.index:
             a, b = b, a
         return self._make("=", BOOL, (a, b))

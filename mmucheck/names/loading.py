@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmucheck.names.builtins import RESERVED
-from mmucheck.names.cache import recall, remember
+from mmucheck.names.cache import Parsed
 from mmucheck.names.library import Library, Versioned
-from mmucheck.names.places import models_root
+from mmucheck.names.places import models_root, parsed_root
 from mmucheck.names.qualify import qualify
 from mmucheck.names.sealed import cache_root
 from mmucheck.syntax import ast
@@ -16,13 +16,14 @@ from mmucheck.syntax.limits import MAX_BYTES
 
 
 def shown_name(path: Path, root: Path | None = None) -> str:
-    """A short, stable name: relative to the working directory or to the library's root, never a machine's path."""
-    return _shown(path, path.resolve(), (Path.cwd(), (root or models_root()).resolve().parent))
+    """A short, stable name, never a machine's path: of the library's files relative to its folder's parent, wherever the tool is
+    installed, of others to the working directory."""
+    return _shown(path, path.resolve(), Path.cwd(), (root or models_root()).resolve())
 
 
-def _shown(path: Path, real: Path, anchors: tuple[Path, ...]) -> str:
-    for anchor in anchors:
-        if real.is_relative_to(anchor):
+def _shown(path: Path, real: Path, here: Path, root: Path) -> str:
+    for inside, anchor in ((root, root.parent), (here, here), (root.parent, root.parent)):
+        if real.is_relative_to(inside):
             return real.relative_to(anchor).as_posix()
     return str(path)
 
@@ -31,11 +32,11 @@ def load(paths: list[Path], root: Path | None = None, cached: bool = True) -> Li
     """Read the files and all they use.
 
     ``root``: where ``use <...>`` looks (default: the shipped library); ``cached``: whether what was parsed before is taken from the
-    user's cache, and what is parsed now put there. Raises InputError with every diagnostic, UsageError
-    for a file that cannot be read at all.
+    user's cache, and what is parsed now put there; what came parsed with the tool is used in any case. Raises InputError with every
+    diagnostic, UsageError for a file that cannot be read at all.
     """
 
-    loader = _Loader((root or models_root()).resolve(), cache_root() if cached else None)
+    loader = _Loader((root or models_root()).resolve(), Parsed(parsed_root(), cache_root() if cached else None))
     for path in paths:
         loader.visit(path, None, path.resolve().parent, ())
     if loader.diagnostics:
@@ -45,21 +46,21 @@ def load(paths: list[Path], root: Path | None = None, cached: bool = True) -> Li
 
 
 class _Loader:
-    def __init__(self, root: Path, trees: Path | None) -> None:
+    def __init__(self, root: Path, parsed: Parsed) -> None:
         self.root = root
         self.library = Library()
         self.diagnostics: list[Diagnostic] = []
         self._seen: set[Path] = set()
-        self._anchors = (Path.cwd(), root.parent)
+        self._here = Path.cwd()
         self._located: dict[Path, tuple[Path, str]] = {}
-        self._trees = trees
+        self._parsed = parsed
 
     def _locate(self, path: Path) -> tuple[Path, str]:
         """The real path and the shown name."""
         found = self._located.get(path)
         if found is None:
             real = path.resolve()
-            found = self._located[path] = (real, _shown(path, real, self._anchors))
+            found = self._located[path] = (real, _shown(path, real, self._here, self.root))
         return found
 
     def visit(self, path: Path, at: Span | None, base: Path, chain: tuple[Path, ...]) -> None:
@@ -75,12 +76,12 @@ class _Loader:
         if text is None:
             return
         try:
-            file = recall(self._trees, text, shown)
+            file = self._parsed.tree(text, shown)
             if file is None:
                 from mmucheck.syntax.parser import parse
 
-                file = parse(text, shown, str(self._trees / "grammar.tables") if self._trees else "")
-                remember(self._trees, file)
+                file = parse(text, shown, self._parsed)
+                self._parsed.keep_tree(file)
         except InputError as error:
             self.diagnostics.extend(error.diagnostics)
             return

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import pickle
 import re
+from collections.abc import Callable, Hashable
 from functools import cache
-from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
 
+import lark
 from lark import Lark, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken, VisitError
+from lark.parsers.lalr_analysis import Reduce, Shift
 
 from mmucheck.syntax import ast
 from mmucheck.syntax.builder import TreeBuilder
@@ -23,8 +30,16 @@ _KEYWORDS = (
 ).split()
 
 
-def parse(text: str, path: str, tables: str = "") -> ast.File:
-    """Parse one file. ``tables``: a file in which the parser's tables are kept from run to run ("": nowhere).
+class Tables(Hashable, Protocol):
+    """Keeps the parser's tables from run to run, under a key of what they were made by."""
+
+    def tables(self, key: bytes) -> bytes | None: ...
+
+    def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None: ...
+
+
+def parse(text: str, path: str, tables: Tables | None = None) -> ast.File:
+    """Parse one file. ``tables``: where the parser's tables are kept (None: nowhere).
 
     Raises InputError with every syntax error that could be told apart (the parser goes on at the next declaration).
     """
@@ -42,7 +57,7 @@ def parse(text: str, path: str, tables: str = "") -> ast.File:
     raise InputError(_first_per_declaration(found, text))
 
 
-def _build(text: str, path: str, line_offset: int, tables: str) -> ast.File:
+def _build(text: str, path: str, line_offset: int, tables: Tables | None) -> ast.File:
     builder = TreeBuilder(path, line_offset, text)
     try:
         file = builder.transform(_lark(tables).parse(text))
@@ -65,9 +80,44 @@ def _too_deep(path: str) -> Diagnostic:
 
 
 @cache
-def _lark(tables: str) -> Lark:
-    grammar = resources.files("mmucheck.syntax").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True, cache=tables or False)
+def _lark(tables: Tables | None) -> Lark:
+    grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    key = f"{lark.__version__}\n{grammar}".encode()
+    kept = tables.tables(key) if tables is not None else None
+    if kept is not None:
+        with contextlib.suppress(Exception):
+            found = _Reader(io.BytesIO(kept)).load()
+            if isinstance(found, Lark):
+                return found
+    made = Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    if tables is not None:
+        with contextlib.suppress(Exception):  # losing them costs time, nothing else
+            tables.keep_tables(key, lambda: _written(made))
+    return made
+
+
+def _written(parser: Lark) -> bytes:
+    saved, whole = io.BytesIO(), io.BytesIO()
+    parser.save(saved)
+    saved.seek(0)
+    _Writer(whole, protocol=5).dump(Lark.load(saved))
+    return whole.getvalue()
+
+
+_SINGLE: tuple[Any, ...] = (Shift, Reduce, re)
+"""What a parser refers to and tells by identity, or cannot be written."""
+
+
+class _Writer(pickle.Pickler):
+    """Writes a loaded parser as it is: to read that takes a third of what Lark.load takes, which puts it together again."""
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return next((i for i, single in enumerate(_SINGLE) if obj is single), None)
+
+
+class _Reader(pickle.Unpickler):
+    def persistent_load(self, pid: int) -> Any:
+        return _SINGLE[pid]
 
 
 def _check_shape(text: str, path: str) -> None:
