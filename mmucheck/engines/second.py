@@ -29,7 +29,6 @@ def _cvc5(text: str, limits: Limits) -> str:
         raise SolverMissing("cvc5 is not installed: pip install 'mmucheck[cvc5]'") from None
     terms = cvc5.TermManager()
     solver = cvc5.Solver(terms)
-    solver.setOption("bv-solver", "bitblast-internal")  # a third of the default's time on these scripts
     if limits.timeout:
         solver.setOption("tlimit-per", str(int(limits.timeout * 1000)))
     parser = cvc5.InputParser(solver)
