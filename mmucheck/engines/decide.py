@@ -158,7 +158,7 @@ class Session:
         goals |= {f"says.{p.name}": self._cover(p, self.unrolling) for p in properties}
         self.exercise = Exercise(self.lowering, self.unrolling, ROUNDS, goals)
         named = [(f"bad.{n}", t) for n, t in self.queries.items()]
-        self.solver = Solver(self.lowering.assume, named, limits, self.exercise.defined, few=True)
+        self.solver = Solver(self.lowering.assume, named, limits, self.exercise.defined, strategy="few")
         self.induction: Induction | None = None
         self._proofs: dict[str, Proof] = {}
         self._coverage: Coverage | None = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from mmucheck.engines.ic3 import Cube, Cubes, GaveUp, Ic3
 from mmucheck.engines.search import Budget
-from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.solver import Limits, decide_once
 from mmucheck.engines.verdicts import InternalError, OutOfBudget
 from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem
@@ -123,7 +123,7 @@ def check_invariant(
     for name, assertions in obligations(system, properties, invariant):
         if system.terms.false in assertions:
             continue
-        answer = Solver(assertions, (), limits).check()
+        answer = decide_once(assertions, limits)
         if answer.status != "unsat":
             return f"{name} is {answer.status}"
     return ""

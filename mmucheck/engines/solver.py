@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field, replace
 from typing import Any
 
 from mmucheck.engines.interrupt import interruptible
@@ -43,22 +43,44 @@ class Answer:
     reason: str = ""
 
 
+STRATEGIES: Mapping[str, Callable[[Any, Any], Any]] = {
+    "bit-vectors": lambda z3, context: z3.SolverFor("QF_BV", ctx=context),
+    "few": lambda z3, context: z3.Solver(ctx=context),
+    "plain": lambda z3, context: z3.SimpleSolver(ctx=context),
+}
+"""Ways of z3 to go about it: ``few`` answers a few questions at once each, without preparing for many; ``plain`` does not
+preprocess."""
+
+ATTEMPTS = (("bit-vectors", 6_000_000), ("plain", 12_000_000))
+"""Strategies with the units of resources each may spend before the next has its turn: what takes one of them half a minute is often
+a matter of milliseconds for the other."""
+
+
+def decide_once(assertions: Sequence[Term], limits: Limits) -> Answer:
+    """Decide assertions of which nothing else will be asked: strategies in turn, then one with all that the limits allow."""
+    for strategy, units in ATTEMPTS:
+        less = replace(limits, rlimit=min(units, limits.rlimit or units))
+        answer = Solver(assertions, (), less, strategy=strategy).check()
+        if answer.status != "unknown":
+            return answer
+    return Solver(assertions, (), limits).check()
+
+
 class Solver:
     """An incremental solver over one set of assertions; queries are sets of named assumptions.
 
-    A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``few``: only a few questions will be asked, and
-    each is to be answered at once, without preparing for many. Each solver has a context of its own: what others in the process have
-    seen changes neither its answers nor what they cost.
+    A name in ``named`` implies its term, one in ``defined`` is equivalent to it. ``strategy``: one of STRATEGIES. Each solver has a
+    context of its own: what others in the process have seen changes neither its answers nor what they cost.
     """
 
     def __init__(self, assertions: Iterable[Term], named: Sequence[tuple[str, Term]], limits: Limits,
-                 defined: Sequence[tuple[str, Term]] = (), few: bool = False) -> None:  # fmt: skip
+                 defined: Sequence[tuple[str, Term]] = (), strategy: str = "bit-vectors") -> None:  # fmt: skip
         import z3
 
         self._z3: Any = z3
         self._limits = limits
         self._context = z3.Context()
-        self._solver = z3.Solver(ctx=self._context) if few else z3.SolverFor("QF_BV", ctx=self._context)
+        self._solver = STRATEGIES[strategy](z3, self._context)
         self._solver.set("ctrl_c", False)  # z3 would take the signal for itself; see interruptible
         self._solver.set("random_seed", limits.seed)
         if limits.timeout:
