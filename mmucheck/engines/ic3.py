@@ -160,7 +160,7 @@ class Ic3:
             if core is not None:
                 smaller = self._generalise(goal, core, at, k)
                 top = k
-                while top < level and self._reached(smaller, at, top + 1)[1] is not None:
+                while top < level and self._reached(smaller, at, top + 1, started=True)[1] is not None:
                     top += 1
                 self.blocked[top][at].append(smaller)
                 self._tell(at, smaller, top)
@@ -178,12 +178,12 @@ class Ic3:
     def _is_blocked(self, cube: Cube, head: int, level: int) -> bool:
         return any(clause <= cube for by_head in self.blocked[level:] for clause in by_head[head])
 
-    def _reached(self, cube: Cube, head: int, level: int) -> tuple[int | None, Cube | None]:
+    def _reached(self, cube: Cube, head: int, level: int, started: bool = False) -> tuple[int | None, Cube | None]:
         """Where an edge into the cube from frame ``level - 1`` begins (``_goal`` is then what ``_state`` wants), and None; or None and
-        the part of the cube that no such edge comes to."""
+        the part of the cube that no such edge comes to. ``started``: of an edge from the start this is known already."""
         needed: set[Literal] = set()
         for e, edge in enumerate(self.system.edges):
-            if edge.target != head or (edge.source is not None and level <= 1):
+            if edge.target != head or (started if edge.source is None else level <= 1):
                 continue
             self._goal = self._into(e, cube)
             if self._ask(edge.source, self._goal, level - 1):
@@ -215,7 +215,7 @@ class Ic3:
         for k in range(1, level + 1):
             for head in self.system.heads:
                 for cube in list(self.blocked[k][head]):
-                    if self._reached(cube, head, k + 1)[1] is not None:
+                    if self._reached(cube, head, k + 1, started=True)[1] is not None:
                         self.blocked[k][head].remove(cube)
                         self.blocked[k + 1][head].append(cube)
                         self._tell(head, cube, k + 1)
