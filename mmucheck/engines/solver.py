@@ -51,7 +51,7 @@ STRATEGIES: Mapping[str, Callable[[Any, Any], Any]] = {
 """Ways of z3 to go about it: ``few`` answers a few questions at once each, without preparing for many; ``plain`` does not
 preprocess."""
 
-ATTEMPTS = (("bit-vectors", 6_000_000), ("plain", 12_000_000))
+ATTEMPTS = (("plain", 1_500_000), ("few", 8_000_000), ("plain", 20_000_000))
 """Strategies with the units of resources each may spend before the next has its turn: what takes one of them half a minute is often
 a matter of milliseconds for the other."""
 
