@@ -23,19 +23,22 @@ def _z3(text: str, limits: Limits) -> str:
 
 
 def _cvc5(text: str, limits: Limits) -> str:
+    """Ways of the solver take turns: what one does not decide in minutes is often a matter of seconds for the other."""
     try:
         import cvc5
     except ImportError:
         raise SolverMissing("cvc5 is not installed: pip install 'mmucheck[cvc5]'") from None
-    terms = cvc5.TermManager()
-    solver = cvc5.Solver(terms)
-    if limits.timeout:
-        solver.setOption("tlimit-per", str(int(limits.timeout * 1000)))
-    parser = cvc5.InputParser(solver)
-    parser.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, text, "certificate")
-    answer = "unknown"
-    while not (command := parser.nextCommand()).isNull():
-        said = str(command.invoke(solver, parser.getSymbolManager())).strip()
-        if said in ("sat", "unsat", "unknown"):
-            answer = said
-    return answer
+    for way, seconds in (("bitblast", 5.0), ("bitblast-internal", 20.0), ("bitblast", 0.0)):
+        terms = cvc5.TermManager()
+        solver = cvc5.Solver(terms)
+        solver.setOption("bv-solver", way)
+        allowed = min(filter(None, (seconds, limits.timeout)), default=0.0)
+        if allowed:
+            solver.setOption("tlimit-per", str(max(1, int(allowed * 1000))))
+        parser = cvc5.InputParser(solver)
+        parser.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, text, "certificate")
+        while not (command := parser.nextCommand()).isNull():
+            said = str(command.invoke(solver, parser.getSymbolManager())).strip()
+            if said in ("sat", "unsat"):
+                return said
+    return "unknown"
