@@ -12,7 +12,7 @@ from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.evidence import inductive, unrolled
 from mmucheck.engines.induction import check_invariant
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
+from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.cuts import CutSystem
 from mmucheck.lower.mixes import asks_hooks, parts
@@ -42,11 +42,16 @@ def certify(
     system: System, properties: Sequence[PropertyDecl], limits: Limits
 ) -> Iterator[tuple[PropertyDecl, Decision, Evidence | None]]:
     """Decide properties of a system; each with its evidence if it is proved. They share their lowering, which sees what any of them
-    asks about: ``Evidence.together``."""
+    asks about: ``Evidence.together``. Of two VMM threads there is none."""
+    if len(system.threads) > 1:
+        why = "two VMM threads are decided by exploring states, of which there is no certificate yet"
+        yield from ((prop, Decision(INCONCLUSIVE, "none", why), None) for prop in properties)
+        return
     sessions = Sessions(system, list(properties), limits)
     for prop in properties:
         decision = decide_one(sessions, prop)
-        yield prop, decision, _joined(system, [_evidence(s, prop) for s in sessions.of(prop)]) if decision.verdict == PROVED else None
+        found = [_evidence(s, prop) for s in sessions.of(prop) if isinstance(s, Session)] if decision.verdict == PROVED else []
+        yield prop, decision, _joined(system, found) if found else None
 
 
 def _evidence(session: Session, prop: PropertyDecl) -> Evidence:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mmucheck.engines.solver import Limits, Solver
+from mmucheck.ir.program import System
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
-from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE
+from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Thread
 from mmucheck.machine.terms import Term, evaluate
 from mmucheck.replay.world import Entry, Scenario
 
 _BASE = 0x7F00_0000_0000
-_ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << 21, 2 << 21, 1 << 30, 2 << 30, 0xFFF))
+ADDRESSES = tuple(_BASE + offset for offset in (0, 1 << 12, 2 << 12, 3 << 12, 1 << 21, 2 << 21, 1 << 30, 2 << 30, 0xFFF))
 
 
 def simplest_model(lowering: Lowering, query: Term, model: dict[str, int], limits: Limits) -> dict[str, int]:
@@ -41,8 +42,8 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
         for name, _ in thread.program.params if not thread.device else ():
             value = state[thread.local(name)]
             if value.sort == NUMBER:
-                yield [terms.eq(value, terms.const(a, NUMBER)) for a in _ADDRESSES]
-    yield [terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in _ADDRESSES]
+                yield [terms.eq(value, terms.const(a, NUMBER)) for a in ADDRESSES]
+    yield [terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in ADDRESSES]
     for ident in ("frame.f", "table.t"):
         yield [terms.eq(state[f"{ident}.id"], terms.const(1, state[f"{ident}.id"].sort))]
         yield [terms.not_(state[f"{ident}.others"])]
@@ -58,24 +59,30 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
 
 def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
     """The start the model describes: the witness's page, and every page first looked at on the way, as it was found."""
-    state, page, region = lowering.state, lowering.system.page_bits, lowering.system.region_bits
-
-    def value(term: Term) -> int:
-        return evaluate([term], model)[0]
-
-    witness = value(state["page.a.addr"])
-    pages: dict[int, dict[str, int]] = {page_of(witness, page): {f: value(state[f"page.a.{f}"]) for f in ("kind", "frame", "write")}}
-    regions: dict[int, dict[str, int]] = {
-        page_of(witness, region): {f: value(state[f"region.a.{f}"]) for f in ("kind", "frame", "write", "table")}
-    }
+    names = list(lowering.state)
+    state = dict(zip(names, evaluate([lowering.state[n] for n in names], model), strict=True))
+    loads: list[Load] = []
     for load in lowering.chooser.loads:
         happens, key = evaluate([load.happens, load.key], model)
         if happens:
-            fields = {f: value(t) for f, t in load.fields.items()}
-            (pages if load.what == "page" else regions).setdefault(key, fields)
+            loads.append((load.what, key, dict(zip(load.fields, evaluate(load.fields.values(), model), strict=True))))
+    return scenario(lowering.system, lowering.threads, state, loads)
+
+
+Load = tuple[str, int, dict[str, int]]
+"""(page or region, key, fields): what was looked at first on the way, as it was found."""
+
+
+def scenario(system: System, threads: Iterable[Thread], state: Mapping[str, int], loads: Iterable[Load]) -> Scenario:
+    """A start state of the witness world as a concrete start."""
+    page, region, witness = system.page_bits, system.region_bits, state["page.a.addr"]
+    pages: dict[int, dict[str, int]] = {page_of(witness, page): {f: state[f"page.a.{f}"] for f in ("kind", "frame", "write")}}
+    regions = {page_of(witness, region): {f: state[f"region.a.{f}"] for f in ("kind", "frame", "write", "table")}}
+    for what, key, fields in loads:
+        (pages if what == "page" else regions).setdefault(key, fields)
     for key in pages:
         regions.setdefault(page_of(key, region), {"kind": 0, "frame": 0, "write": 0, "table": 0})
-    frame, table = value(state["frame.f.id"]), value(state["table.t.id"])
+    frame, table = state["frame.f.id"], state["table.t.id"]
     rename = _Renaming(frame)
     tables = _Renaming(table, 1)
     page_entries = tuple(
@@ -83,22 +90,20 @@ def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
     )
     region_entries = tuple((key, _region_entry(r, rename, tables)) for key, r in regions.items())
     cached: list[tuple[str, str, int, bool]] = []
-    for device in lowering.system.devices:
+    for device in system.devices:
         for cache in device.caches:
             entry = f"{device.name}.{cache.name}.a"
-            if value(state[f"{entry}.valid"]):
+            if state[f"{entry}.valid"]:
                 key = page_of(witness, page) if cache.of == "pages" else page_of(witness, region)
-                write = cache.of == "pages" and bool(value(state[f"{entry}.write"]))
+                write = cache.of == "pages" and bool(state[f"{entry}.write"])
                 cached.append((device.name, cache.name, key, write))
     params = tuple(
-        (thread.local(name), value(state[thread.local(name)]))
-        for thread in lowering.threads if not thread.device
-        for name, _ in thread.program.params
-    )  # fmt: skip
+        (thread.local(name), state[thread.local(name)]) for thread in threads if not thread.device for name, _ in thread.program.params
+    )
     return Scenario(
         witness, page_entries, region_entries, params, rename(frame), tables(table),
-        frozenset({rename(frame)} if value(state["frame.f.others"]) else ()),
-        frozenset({tables(table)} if value(state["table.t.others"]) else ()), tuple(cached), (page, region),
+        frozenset({rename(frame)} if state["frame.f.others"] else ()),
+        frozenset({tables(table)} if state["table.t.others"] else ()), tuple(cached), (page, region),
     )  # fmt: skip
 
 

@@ -13,21 +13,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmucheck.engines.exercise import Coverage, Exercise
+from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError, OutOfBudget
-from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, System, subexpressions, without_drops
+from mmucheck.ir.program import Op, PropertyDecl, System, without_drops
 from mmucheck.lower.mixes import asks_hooks, parts
-from mmucheck.lower.sites import EVENTS, occurrences
+from mmucheck.lower.sites import occurrences
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
 from mmucheck.machine.terms import Term
 from mmucheck.machine.visibility import variables
 
 if TYPE_CHECKING:
     from mmucheck.engines.induction import Induction, Proof
+    from mmucheck.engines.pairs import PairSession
     from mmucheck.replay.explore import Violation
-
-CACHED = frozenset({"cached", "cached_writable", "table_cached"})
-"""Looks at what a device holds."""
 
 ROUNDS = 2
 """How often loops are followed when looking for a refutation."""
@@ -67,18 +66,18 @@ class Sessions:
     def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
         self._system, self._limits = system, limits
         self._kinds = {kind: [p for p in properties if self._kind(p) == kind] for kind in (True, False)}
-        self._made: dict[bool, list[Session]] = {True: [], False: []}
+        self._made: dict[bool, list[Session | PairSession]] = {True: [], False: []}
 
     def _kind(self, prop: PropertyDecl) -> bool:
         return len(self._system.devices) > 1 and asks_hooks(prop)
 
-    def of(self, prop: PropertyDecl) -> Iterator[Session]:
+    def of(self, prop: PropertyDecl) -> Iterator[Session | PairSession]:
         """In the order of the devices. Raises OutOfBudget."""
         kind = self._kind(prop)
         made = self._made[kind]
         for i, part in enumerate(parts(self._system, kind)):
             if i == len(made):
-                made.append(Session(part, self._kinds[kind], self._limits))
+                made.append(_session(part, self._kinds[kind], self._limits))
             yield made[i]
 
     def confirmed(self, found: dict[str, Decision]) -> dict[str, Decision]:
@@ -133,13 +132,21 @@ def _joined(found: Decision, decisions: list[Decision]) -> Decision:
 
 def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | None:
     """Whether the property breaks if the devices drop nothing; None if it looks at no cache, or that was not decided."""
-    if not _looks_at_caches(prop):
+    if not looks_at_caches(prop):
         return None
     try:
         broken = [session.breaks(prop) for session in Sessions(without_drops(system), [prop], limits).of(prop)]
     except OutOfBudget:
         return None
     return True if True in broken else None if None in broken else False
+
+
+def _session(system: System, properties: list[PropertyDecl], limits: Limits) -> Session | PairSession:
+    if len(system.threads) == 1:
+        return Session(system, properties, limits)
+    from mmucheck.engines.pairs import PairSession
+
+    return PairSession(system, properties, limits)
 
 
 class Session:
@@ -262,7 +269,7 @@ class Session:
         return ""
 
     def _needs_flush(self, prop: PropertyDecl) -> bool | None:
-        if not _looks_at_caches(prop):
+        if not looks_at_caches(prop):
             return None
         try:
             if self._without_drops is None:
@@ -322,25 +329,6 @@ def _pace(limits: Limits) -> Callable[[int], None]:
             raise OutOfBudget("timeout")
 
     return check
-
-
-def _looks_at_caches(prop: PropertyDecl) -> bool:
-    return any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula))
-
-
-def conjuncts(formula: Expr) -> list[Expr]:
-    """What a property says, taken apart: it says something where one of these does."""
-    if isinstance(formula, Op) and formula.op == "&&":
-        return [part for arg in formula.args for part in conjuncts(arg)]
-    return [formula]
-
-
-def event_of(formula: Expr) -> str:
-    """The event of which a formula says that it has not come about, "" if it says something else."""
-    if isinstance(formula, Op) and formula.op == "!":
-        (said,) = formula.args
-        return said.name if isinstance(said, Look) and said.name in EVENTS else ""
-    return ""
 
 
 def _silent(prop: PropertyDecl) -> str:

@@ -9,12 +9,17 @@ from mmucheck.ir.program import PropertyDecl
 from mmucheck.lower.cuts import CutSystem
 from mmucheck.lower.smtlib import script
 from mmucheck.lower.unroll import Lowering
-from mmucheck.machine.terms import Term
+from mmucheck.machine.terms import Term, Terms
 
 
 def unrolled(lowering: Lowering, broken: Term) -> tuple[tuple[str, str], ...]:
     """(name, script) of a complete unrolling: no start leads to ``broken``."""
     return (("unrolled", _text([*lowering.assume, broken])),)
+
+
+def covering(terms: Terms, assume: Sequence[Term], cells: Sequence[Term]) -> str:
+    """Script of what must be unsatisfiable for the exploration of two threads: there are numbers that no cell covers."""
+    return _text([*assume, *(terms.not_(c) for c in cells)])
 
 
 def inductive(

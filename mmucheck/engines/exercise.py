@@ -7,13 +7,14 @@ unreachable is, what is called taken may in rare cases not be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mmucheck.engines.solver import Solver
 from mmucheck.engines.verdicts import Exercised, Missing
-from mmucheck.lower.sites import merged, sites
-from mmucheck.lower.unroll import Lowering, Unrolling
-from mmucheck.machine.terms import Term
+from mmucheck.ir.program import System
+from mmucheck.lower.sites import merged, occurrences, sites
+from mmucheck.lower.unroll import Act, Lowering, Unrolling
+from mmucheck.machine.terms import Term, Terms
 from mmucheck.records import record
 
 _BEYOND = "beyond"
@@ -76,3 +77,23 @@ class Exercise:
                 taken.update([left[0], *(name for name, true in zip(left, solver.truth(left), strict=True) if true)])
             left = [name for name in left[1:] if name not in taken]
         return taken, set(left)
+
+
+def explored(terms: Terms, system: System, taken: Iterable[Act]) -> Exercised:
+    """What runs have come by that were all followed to their end, from the acts that they took."""
+    reached = {site: term is terms.true for site, term in sites(terms, system, _as_unrolling(terms, taken)).items()}
+    dead = {where for where, group in merged(reached).items() if not any(reached[s] for s in group)}
+    missing = tuple(
+        Missing(s.file, s.line, s.what, "unreachable", s.own and (s.file, s.line, s.column) in dead)
+        for s, there in reached.items() if not there
+    )  # fmt: skip
+    return Exercised(sum(reached.values()), len(reached), missing)
+
+
+def occurs(terms: Terms, system: System, taken: Iterable[Act], event: str) -> bool:
+    """Whether an act is among them with which ``event`` could come about."""
+    return occurrences(terms, system, _as_unrolling(terms, taken), event) is terms.true
+
+
+def _as_unrolling(terms: Terms, taken: Iterable[Act]) -> Unrolling:
+    return Unrolling(taken={act: [terms.true] for act in taken})

@@ -32,12 +32,20 @@ from mmucheck.records import record
 
 
 def witness_layout(threads: tuple[Thread, ...]) -> Layout:
-    """One page, region, frame and table in full, and as many foreign pages and regions as one step looks at together."""
-    most = max((len(addresses(n.step)) for t in threads for n in t.program.nodes), default=1)
-    names = [f"o{i}" for i in range(1, max(1, most) + 1)]
+    """One page, region, frame and table in full, and as many foreign pages and regions as one step looks at together: of two VMM
+    threads each has its own, so that what one holds under a lock is not forgotten because of where the other looks."""
+    paths = [t for t in threads if not t.device]
+    owners = [t.name for t in paths] if len(paths) > 1 else [""]
+    foreign = [
+        Slot(f"o{i}" if not owner else f"{owner}.o{i}".replace(".", "_"), foreign=True, owner=owner)
+        for owner in owners
+        for i in range(1, max([1, *(len(addresses(n.step)) for t in threads for n in t.program.nodes if owner in ("", t.name))]) + 1)
+    ]
+    if len(paths) > 1 and any(addresses(n.step) for t in threads if t.device for n in t.program.nodes):
+        foreign.append(Slot("o1", foreign=True))
     return Layout(
-        pages=(Slot("a", "a"), *(Slot(n, foreign=True) for n in names)),
-        regions=(Slot("a"), *(Slot(n, foreign=True) for n in names)),
+        pages=(Slot("a", "a"), *foreign),
+        regions=(Slot("a"), *foreign),
         frames=("f",),
         tables=("t",),
         open=True,
@@ -159,8 +167,9 @@ def _start_threads(terms: Terms, state: TermState, assume: list[Term], system: S
         for name, kind in thread.program.locals.items():
             state[thread.local(name)] = terms.const(0, _LOCAL_SORTS[kind])
         for name, kind in thread.program.params:
-            value = terms.var(thread.local(name), _LOCAL_SORTS[thread.program.locals[name]])
-            if value.sort == NUMBER:
+            sort = _LOCAL_SORTS[thread.program.locals[name]]
+            value = terms.var(thread.local(name), sort)
+            if sort == NUMBER:
                 value = terms.aligned(value, ALIGNMENT.get(kind, 0))
                 if kind in ("address", *ALIGNMENT):
                     assume.append(terms.ule(value, terms.const(TASK_SIZE, NUMBER)))

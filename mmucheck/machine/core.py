@@ -22,7 +22,8 @@ class Outcome(Generic[V]):
 
 
 class Core(Generic[V]):
-    """Base of the groups of steps. ``assumed`` gathers what a step takes for granted about things it cannot see."""
+    """Base of the groups of steps. ``assumed`` gathers what a step takes for granted about things it cannot see,
+    ``running`` is the thread whose step it is."""
 
     def __init__(self, domain: Domain[V], system: System, layout: Layout) -> None:
         self.domain, self.system, self.layout = domain, system, layout
@@ -32,6 +33,7 @@ class Core(Generic[V]):
         self._one = domain.const(1, COUNT)
         self._none = domain.const(0, COUNT)
         self.assumed: list[V] = []
+        self.running = ""
 
     def _values(self, step: Step, view: View[V]) -> list[V]:
         return [self.looks.value(a, view) for a in step.args]

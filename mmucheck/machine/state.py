@@ -28,9 +28,13 @@ FOREIGN_KEY_FREE = (1 << 64) - 1
 
 @record
 class Slot:
+    """``region``: of a page, the region it is in; ``foreign``: it stands for one page after another; ``owner``: the thread whose
+    looks make it another page, "" if any may."""
+
     name: str
     region: str = ""
     foreign: bool = False
+    owner: str = ""
 
 
 @record

@@ -31,7 +31,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
     def execute(self, state: State[V], thread: Thread, step: Step, chooser: Chooser[V]) -> Outcome[V]:
         """Run one step. The guard includes what had to be assumed about pages first looked at here."""
         view = View(state, f"{thread.name}.", chooser)
-        self.assumed = []
+        self.assumed, self.running = [], thread.name
         self._load_for(step, view)
         method = getattr(self, f"_step_{step.op}")
         outcome: Outcome[V] = method(step, view, thread)
@@ -115,7 +115,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
     def _take(self, step: Step, lock: LockDecl, view: View[V], thread: Thread) -> Outcome[V]:
         """One lock of a family: it waits for a thread that holds the one of the same key."""
         d, state = self.domain, view.state
-        key = self._lock_key(step, lock, view)
+        key = self.lock_key(step, lock, view)
         shared = d.const(step.names[1] == "read", BOOL)
         free, placed = self.looks.true, self.looks.false
         for hold in self._holds:
@@ -134,7 +134,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
 
     def _give_back(self, step: Step, lock: LockDecl, view: View[V], thread: Thread) -> Outcome[V]:
         d, state = self.domain, view.state
-        key = self._lock_key(step, lock, view)
+        key = self.lock_key(step, lock, view)
         for hold in self._holds:
             if hold.lock == lock and hold.thread == thread.name:
                 held, reads, at = hold.part("held"), hold.part("shared"), hold.part("key")
@@ -144,6 +144,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
                 state[at] = d.ite(gone, d.const(0, FRAME if lock.key == "frame" else NUMBER), state[at])
         return self._done()
 
-    def _lock_key(self, step: Step, lock: LockDecl, view: View[V]) -> V:
+    def lock_key(self, step: Step, lock: LockDecl, view: View[V]) -> V:
+        """Which lock of a family a step is about."""
         key = self._values(step, view)[0]
         return self.domain.binary("udiv", key, self.domain.const(lock.granule, NUMBER)) if lock.granule > 1 else key

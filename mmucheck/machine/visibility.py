@@ -1,10 +1,11 @@
 """Which steps anybody else could notice. Between the others nothing needs to be looked at.
 
 Two reductions, both used by the lowering and by the interpreter. Steps that only read the thread's own variables commute with
-everything others may do; so do those with which the path, which alone writes the page table, reads it. A section under a device's
-lock is one step (Lipton, CACM 1975) as far as it touches variables and caches that are touched under that lock everywhere. Taking a
-lock that another thread takes too can wait and is a step of its own. What a section fills is seen unless it is the section's last
-act, and so is every value of a variable that a property reads. What the hooks of a still device do, nobody else ever touches.
+everything others may do; so do those with which the path, which alone writes the page table, reads it (not where there are two paths:
+then a look at the table is noticed). A section under a device's lock is one step (Lipton, CACM 1975) as far as it touches variables
+and caches that are touched under that lock everywhere. Taking a lock that another thread takes too can wait and is a step of its own.
+What a section fills is seen unless it is the section's last act, and so is every value of a variable that a property reads. What the
+hooks of a still device do, nobody else ever touches, if there is one path.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Visibility:
         threads = threads_of(system)
         self._still = frozenset(d.name for d in system.devices if d.still)
         self._device_locks = frozenset(lock.name for d in system.devices for lock in d.locks)
+        self._alone = len(system.threads) == 1
         self._waited_for = self._device_locks | contended(threads)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
         self._guards = self._common_locks(system, threads)
@@ -41,7 +43,7 @@ class Visibility:
 
     def _decide(self, thread: Thread, node: int) -> bool:
         step = thread.program.nodes[node].step
-        if step.origin.actor in self._still and not _frees(step):
+        if step.origin.actor in self._still and self._alone and not _frees(step):
             return False
         if step.op in ("lock", "unlock"):
             return step.names[0] in self._waited_for and step.op == "lock"
@@ -55,7 +57,7 @@ class Visibility:
                 return True
             held = self._held[thread.name][node]
             return not all(held & self._guards[r] for r in touched)
-        return step.op not in _QUIET or bool(touched) or _frees(step)
+        return step.op not in _QUIET or bool(touched) or _frees(step) or not (self._alone or _is_local(step))
 
     @staticmethod
     def _section_ends(program: Program, node: int) -> bool:
@@ -116,6 +118,11 @@ def resources(step: Step) -> frozenset[Resource]:
                 device, _, name = cache.name.partition(".")
                 found.add((device, name))
     return frozenset(found)
+
+
+def _is_local(step: Step) -> bool:
+    """Whether the step looks at nothing that another VMM thread may change."""
+    return not any(isinstance(e, Look) for arg in step.args for e in subexpressions(arg))
 
 
 def _frees(step: Step) -> bool:

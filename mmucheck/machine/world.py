@@ -68,7 +68,7 @@ class OpenWorld(Core[V]):
     def _replace(self, what: str, key: V, wanted: list[V], known: V, fresh: dict[str, V], view: View[V]) -> None:
         """If the page or region is not known, the first foreign slot that the step does not need becomes it."""
         d, state = self.domain, view.state
-        slots = self._foreign(what)
+        slots = self._foreign(what, self.running)
         missing = d.not_(known)
         for slot in slots:
             entry = f"{what}.{slot}"
@@ -107,8 +107,10 @@ class OpenWorld(Core[V]):
             state[loose] = d.or_(state[loose], d.and_(held, d.not_(some)))
             state[refs] = d.ite(d.and_(held, some), d.binary("sub", state[refs], self._one), state[refs])
 
-    def _foreign(self, what: str) -> list[str]:
-        return [s.name for s in (self.layout.pages if what == "page" else self.layout.regions) if s.foreign]
+    def _foreign(self, what: str, thread: str = "") -> list[str]:
+        """The foreign slots, or those of a thread."""
+        slots = [s for s in (self.layout.pages if what == "page" else self.layout.regions) if s.foreign]
+        return [s.name for s in slots if not thread or s.owner in ("", thread)]
 
     def _owned(self, state: State[V], what: str, content: dict[str, V], when: V) -> Iterator[tuple[str, str, V]]:
         """(frame or table, slot, whether an entry with this content maps or links it)."""

@@ -223,9 +223,9 @@ class _DeclarationChecker:
             if check.name in names:
                 say("E104", f"two checks are called `{check.name}`", check.span)
             names.add(check.name)
-            if len(check.threads) > 1:
-                message = "one VMM thread is decided; a check of several is not"
-                say("E605", message, check.threads[1].span, "check each path by itself")
+            if len(check.threads) > 2:
+                message = "at most two VMM threads are decided"
+                say("E605", message, check.threads[2].span, "check them in pairs")
             for thread in check.threads:
                 target = self.resolve(thread)
                 if target and not isinstance(target.declaration, ast.Path):

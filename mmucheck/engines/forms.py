@@ -1,0 +1,29 @@
+"""What a property says, by its form alone."""
+
+from __future__ import annotations
+
+from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, subexpressions
+from mmucheck.lower.sites import EVENTS
+
+CACHED = frozenset({"cached", "cached_writable", "table_cached"})
+"""Looks at what a device holds."""
+
+
+def looks_at_caches(prop: PropertyDecl) -> bool:
+    """Whether it asks what a device holds."""
+    return any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula))
+
+
+def conjuncts(formula: Expr) -> list[Expr]:
+    """What a property says, taken apart: it says something where one of these does."""
+    if isinstance(formula, Op) and formula.op == "&&":
+        return [part for arg in formula.args for part in conjuncts(arg)]
+    return [formula]
+
+
+def event_of(formula: Expr) -> str:
+    """The event of which a formula says that it has not come about, "" if it says something else."""
+    if isinstance(formula, Op) and formula.op == "!":
+        (said,) = formula.args
+        return said.name if isinstance(said, Look) and said.name in EVENTS else ""
+    return ""

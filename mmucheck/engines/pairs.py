@@ -1,0 +1,326 @@
+"""Deciding the properties of two VMM threads: the witness world explored state by state, cell by cell.
+
+A cell is the set of addresses and arguments for which every comparison made has the same answers; it is explored for one member of it.
+The solver names members outside all cells so far until there are none: then every run has been seen (mmucheck/README.md, "Two threads").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmucheck.engines.concretise import ADDRESSES, scenario
+from mmucheck.engines.evidence import covering
+from mmucheck.engines.exercise import explored, occurs
+from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
+from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
+from mmucheck.ir.program import Expr, Local, Op, PropertyDecl, System, subexpressions, without_drops
+from mmucheck.lower.explicit import Found, State, World
+from mmucheck.lower.unroll import Act, left_by_handlers, runs_once
+from mmucheck.machine.concolic import FIRST_OTHER, VAGUE
+from mmucheck.machine.domain import NUMBER
+from mmucheck.machine.state import threads_of
+from mmucheck.machine.terms import Term, Terms, evaluate
+from mmucheck.machine.visibility import variables
+from mmucheck.replay.explore import SearchExhausted, Violation, search
+from mmucheck.replay.world import Scenario
+
+ROUNDS = 2
+"""How often a thread goes round its loops; where there are any, arguments are of pages next to the witness: no proof, but refutations."""
+MAX_STATES = 6_000_000
+"""Explored for one group of properties."""
+METHOD = "exhaustive exploration"
+
+
+class Exhausted(Exception):
+    """A limit is used up. The text says which."""
+
+
+@dataclass
+class Cell:
+    """An exploration: its member of the rigid variables, and the comparisons it depends on with their truth."""
+
+    world: World
+    model: dict[str, int]
+    truths: dict[Term, bool] = field(default_factory=dict)
+
+    def truth(self, term: Term) -> bool:
+        """The truth of a comparison for the member, noted."""
+        found = self.truths.get(term)
+        if found is None:
+            found = self.truths[term] = bool(evaluate([term], self.model)[0])
+        return found
+
+    def condition(self) -> Term:
+        """True of exactly the members."""
+        terms = self.world.terms
+        return terms.and_(*(t if true else terms.not_(t) for t, true in self.truths.items()))
+
+
+@dataclass
+class Breach:
+    """A run of the witness world that breaks a property: its start, what was looked at first on the way, where it is."""
+
+    start: dict[str, Any]
+    found: tuple[Found, ...]
+    where: Term
+    model: dict[str, int]
+
+
+@dataclass
+class Outcome:
+    """What exploring came to. ``reason``: why it is not complete, "" if it is."""
+
+    cells: list[Term] = field(default_factory=list)
+    states: int = 0
+    breaches: dict[str, Breach] = field(default_factory=dict)
+    says: set[str] = field(default_factory=set)
+    ends: bool = False
+    reason: str = ""
+
+
+class Exploration:
+    """All cells of a group of properties that ask about the same kinds of things."""
+
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float) -> None:
+        self.world = World(system, properties, ROUNDS, said)
+        self.outcome = Outcome()
+        self.loops = any(t.back_edge_targets() for t in system.threads)
+        self._order = self.world.order() + (self.world.near() if self.loops else [])
+        self._wanted = {p.name for p in properties}
+        self._limits, self._deadline = limits, deadline
+        self._apart = self.world.spaces()
+
+    def run(self) -> Outcome:
+        """Explore cell after cell until none is left, every property is broken, or a limit is reached."""
+        found = self.outcome
+        try:
+            while self._wanted - set(found.breaches):
+                outside = [self.world.terms.not_(c) for c in found.cells]
+                remaining = max(0.001, self._deadline - time.monotonic()) if self._deadline else 0.0
+                answer = Solver([*self.world.assume, *self._order, *outside], (), self._limits, strategy="few").check(timeout=remaining)
+                if answer.status == "unsat":
+                    return found
+                if answer.status == "unknown":
+                    raise Exhausted(answer.reason)
+                self._explore(Cell(self.world, answer.model))
+        except Exhausted as limit:
+            found.reason = str(limit)
+        return found
+
+    def evidence(self) -> str:
+        """SMT-LIB script of what must be unsatisfiable if every cell has been explored."""
+        return covering(self.world.terms, [*self.world.assume, *self._order], self.outcome.cells)
+
+    def _explore(self, cell: Cell) -> None:
+        apart, only, every = self._apart, self.world.starts_like(), frozenset(range(len(self.world.starts)))
+        while True:
+            self.world.met = set()
+            met = self._search(cell, apart, only)
+            if met:
+                apart -= met
+            elif only != every and self.world.at_witness(cell.truth):
+                only = every
+            else:
+                break
+        self.outcome.cells.append(cell.condition())
+
+    def _search(self, cell: Cell, apart: frozenset[str], only: frozenset[int]) -> frozenset[str]:
+        """Explore one cell, from ``only`` these starts as long as nobody touches the entries at the witness; if threads that were thought
+        to stay apart meet, where."""
+        world, found, truth = self.world, self.outcome, cell.truth
+        parents: dict[State, tuple[State | None, int, tuple[Found, ...]]] = {}
+        queue: list[State] = []
+        for state, number, looked in world.initial_states(truth, only):
+            if state not in parents:
+                parents[state] = (None, number, looked)
+                queue.append(state)
+        met = 0
+        counted = 0
+        for at, state in enumerate(queue):  # grows on the way
+            if at & 0xFF == 0:
+                found.states += at - counted
+                counted = at
+                self._within_limits()
+            if len(world.met) > met:
+                met = len(world.met)
+                meetings = world.meetings(truth) & apart
+                if meetings or (len(only) < len(world.starts) and world.at_witness(truth)):
+                    return meetings
+            told, done = world.told(state, truth)
+            found.ends = found.ends or done
+            found.says.update(told.says)
+            for name in told.broken:
+                if name not in found.breaches:
+                    found.breaches[name] = self._breach(state, parents, cell)
+            for after, looked in world.successors(state, truth, apart):
+                if after not in parents:
+                    parents[after] = (state, 0, looked)
+                    queue.append(after)
+        found.states += len(queue) - counted
+        return world.meetings(truth) & apart
+
+    def _breach(self, state: State, parents: dict[State, tuple[State | None, int, tuple[Found, ...]]], cell: Cell) -> Breach:
+        looked: list[tuple[Found, ...]] = []
+        at: State | None = state
+        number = 0
+        while at is not None:
+            at, number, found = parents[at]
+            looked.append(found)
+        return Breach(self.world.starts[number], tuple(f for part in reversed(looked) for f in part), cell.condition(), cell.model)
+
+    def _within_limits(self) -> None:
+        states = self.outcome.states
+        if self._limits.rlimit and states > self._limits.rlimit:
+            raise Exhausted("resource limit")
+        if states > MAX_STATES:
+            raise Exhausted(f"more than {MAX_STATES} states")
+        if self._deadline and time.monotonic() > self._deadline:
+            raise Exhausted("timeout")
+
+
+class PairSession:
+    """One system with two VMM threads: properties that ask about the same kinds of things are explored together. Like
+    mmucheck.engines.decide.Session."""
+
+    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
+        self.system, self.properties, self.limits = system, properties, limits
+        self._done: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
+        self._without_drops: PairSession | None = None
+        threads = threads_of(system)
+        self._paths = tuple(t for t in threads if not t.device)
+        self._handlers = tuple(t for t in threads if t.device)
+        self._one_run = all(runs_once(h, threads, system) for h in self._handlers)
+
+    def _explored(self, part: PropertyDecl, spent: float) -> tuple[Exploration, Outcome]:
+        kind = _kind(part)
+        if kind not in self._done:
+            group = [p for prop in self.properties for p in claims(prop) if _kind(p) == kind]
+            deadline = time.monotonic() + self.limits.timeout - spent if self.limits.timeout else 0.0
+            exploration = Exploration(self.system, group, self.limits, deadline)
+            self._done[kind] = exploration, exploration.run()
+        return self._done[kind]
+
+    def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
+        """A decision for one property; ``spent``: seconds of its time that are gone already."""
+        parts = claims(prop)
+        explorations: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
+        started = time.monotonic()
+        for part in parts:
+            exploration, found = explorations[_kind(part)] = self._explored(part, spent + time.monotonic() - started)
+            if part.name in found.breaches:
+                return Decision(REFUTED, METHOD, violation=self._replay(prop, exploration, found.breaches[part.name]))
+        outcomes = [found for _, found in explorations.values()]
+        size = f"{sum(o.states for o in outcomes)} states in {sum(len(o.cells) for o in outcomes)} cells of numbers"
+        reason = next((o.reason for o in outcomes if o.reason), "")
+        if reason:
+            return Decision(INCONCLUSIVE, METHOD, f"{reason}, after {size}")
+        worlds = [e.world for e, _ in explorations.values()]
+        world, taken = worlds[0], set().union(*(w.taken for w in worlds))
+        if not (self._one_run and len(left_by_handlers(prop, self._handlers)) <= 1):
+            return Decision(BOUNDED, METHOD, "runs of a handler can build on each other: one at a time was followed")
+        if any(w.truncated for w in worlds) or any(e.loops for e, _ in explorations.values()):
+            return Decision(BOUNDED, METHOD, f"holds for {ROUNDS} rounds of each loop on neighbouring pages, {size}")
+        exercised = explored(world.terms, self.system, taken)
+        if not all(o.ends for o in outcomes):
+            return Decision(VACUOUS, "cover", "the paths cannot both run to their end", exercised=exercised)
+        says = set().union(*(o.says for o in outcomes))
+        if not any(self._says(part, world.terms, taken, says) for part in parts):
+            return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
+        decision = Decision(PROVED, f"{METHOD}, {size}", exercised=exercised)
+        if self.limits.thorough and looks_at_caches(prop):
+            if self._without_drops is None:
+                self._without_drops = PairSession(without_drops(self.system), self.properties, self.limits)
+            return replace(decision, needs_flush=self._without_drops.breaks(prop))
+        return decision
+
+    def breaks(self, prop: PropertyDecl) -> bool | None:
+        """Whether some run of the witness world breaks the property, not replayed; None if that was not decided."""
+        outcomes = [(part, *self._explored(part, 0.0)) for part in claims(prop)]
+        if any(part.name in found.breaches for part, _, found in outcomes):
+            return True
+        open_ = any(found.reason or exploration.world.truncated or exploration.loops for _, exploration, found in outcomes)
+        return None if open_ or not self._one_run else False
+
+    def confirm(self, proved: list[PropertyDecl]) -> str:
+        """Let the second solver decide, too, that the cells cover all numbers; what it left undecided, "" if nothing.
+
+        Raises InternalError if it comes to another answer.
+        """
+        from mmucheck.engines.second import decide_text
+
+        for kind in dict.fromkeys(_kind(part) for prop in proved for part in claims(prop)):
+            exploration, _ = self._done[kind]
+            answer = decide_text(exploration.evidence(), self.limits.confirm, self.limits)
+            if answer == "sat":
+                raise InternalError(f"{self.limits.confirm} finds numbers that no cell covers")
+            if answer != "unsat":
+                return f"{self.limits.confirm} did not decide whether the cells cover all numbers within the limits"
+        return ""
+
+    def _says(self, part: PropertyDecl, terms: Terms, taken: set[Act], says: set[str]) -> bool:
+        """Whether some run comes to a state in which the claim says anything (see mmucheck.engines.decide.Session)."""
+        event = event_of(part.formula)
+        if isinstance(part.formula, Op) and part.formula.op == "->":
+            return part.name in says
+        if event:
+            return occurs(terms, self.system, taken, event)
+        return not variables(part.formula) or bool(variables(part.formula) & self.system.variables_set())
+
+    def _replay(self, prop: PropertyDecl, exploration: Exploration, breach: Breach) -> Violation:
+        start = self._simplest(exploration.world, breach)
+        try:
+            violation = search(self.system, start, prop)
+        except SearchExhausted as error:
+            raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
+        if violation is None:
+            raise InternalError(f"{prop.name}: a run of the witness world does not replay from {start}")
+        return violation
+
+    def _simplest(self, world: World, breach: Breach) -> Scenario:
+        """The start of the breach, for numbers that are easy to read."""
+        terms = world.terms
+        rigid = [v for t in self._paths for n, _ in t.program.params if isinstance(v := breach.start[t.local(n)], Term)]
+        groups = [[terms.eq(v, terms.const(a, NUMBER)) for a in ADDRESSES] for v in (*rigid, breach.start["page.a.addr"])]
+        named = {f"wish{i}.{j}": term for i, group in enumerate(groups) for j, term in enumerate(group)}
+        solver = Solver([*world.assume, breach.where], (), self.limits, list(named.items()), strategy="few")
+        kept: list[str] = []
+        for i, group in enumerate(groups):
+            for name in (f"wish{i}.{j}" for j in range(len(group))):
+                if solver.check([*kept, name], model=False).status == "sat":
+                    kept.append(name)
+                    break
+        answer = solver.check(kept)
+        model = answer.model if answer.status == "sat" else breach.model
+
+        def plain(value: Any) -> int:
+            return evaluate([value], model)[0] if isinstance(value, Term) else other if value == VAGUE else max(int(value), 0)
+
+        other = FIRST_OTHER + 1  # a frame that is not the witness
+        state = {name: plain(value) for name, value in breach.start.items()}
+        loads = [(f.what, plain(f.key), {name: plain(value) for name, value in f.fields}) for f in breach.found]
+        return scenario(self.system, self._paths, state, loads)
+
+
+def _kind(prop: PropertyDecl) -> tuple[bool, bool]:
+    """Whether it asks about frames, and about tables."""
+    kinds = {kind for _, kind in prop.binders}
+    return "frame" in kinds, "table" in kinds
+
+
+def claims(prop: PropertyDecl) -> list[PropertyDecl]:
+    """What a property says, taken apart: each claim binds what it is about, so that the world explored for it keeps no more."""
+    found: list[PropertyDecl] = []
+    for i, formula in enumerate(conjuncts(prop.formula)):
+        named = {e.name for e in subexpressions(formula) if isinstance(e, Local)}
+        binders = tuple((name, kind) for name, kind in prop.binders if kind not in ("frame", "table") or name in named)
+        found.append(replace(prop, name=f"{prop.name}.{i}", binders=binders, formula=formula))
+    return found
+
+
+def said(prop: PropertyDecl) -> list[Expr]:
+    """The left sides of a property's implications."""
+    return [part.args[0] for part in conjuncts(prop.formula) if isinstance(part, Op) and part.op == "->"]
