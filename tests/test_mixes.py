@@ -8,7 +8,7 @@ import pytest
 
 from mmucheck.analyses.plan import Builder, Obligation, obligations
 from mmucheck.analyses.run import run
-from mmucheck.engines.certificate import prove, rederive
+from mmucheck.engines.certificate import certify, rederive
 from mmucheck.engines.solver import Limits
 from mmucheck.ir.program import System
 from mmucheck.lower.mixes import parts
@@ -92,9 +92,9 @@ def test_one_device_alone_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_certificate_has_the_obligations_of_every_device(tmp_path: Path) -> None:
     builder, wanted = planned(tmp_path, "ats + cpu", "no_stale_translation")
     system = builder.system(wanted[0].subject)
-    prop = builder.properties(wanted[0].subject, ["no_stale_translation"])[0]
-    decision, evidence = prove(system, prop, Limits(60))
+    properties = builder.properties(wanted[0].subject, ["no_stale_translation"])
+    ((prop, decision, evidence),) = certify(system, properties, Limits(60))
     assert decision.verdict == "proved"
     assert evidence is not None
     assert [name for name, _ in evidence.texts] == ["ats.unrolled", "cpu.unrolled"]
-    assert rederive(system, prop, evidence.invariant, Limits(60)).digest == evidence.digest
+    assert rederive(system, properties, prop, evidence.invariant, Limits(60)) == evidence
