@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 @click.option("--path", "paths", multiple=True, metavar="NAME", help="Only this path (repeat for more).")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device (repeat for more).")
 @click.option("--all", "everything", is_flag=True, help="All paths, devices, protocols, changes and properties.")
+@click.option("--pairs", is_flag=True, help="Every two paths at the same time, on one device.")
 @click.option("--kernel", default="", metavar="V", help="The paths' kernel version.  [default: the protocol's]")
 @common.seeds_option
 @common.solving_options
 def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None, prop: str, paths: tuple[str, ...],
-           devices: tuple[str, ...], everything: bool, kernel: str, **options: Any) -> int:  # fmt: skip
+           devices: tuple[str, ...], everything: bool, pairs: bool, kernel: str, **options: Any) -> int:  # fmt: skip
     """Decide one property for every path on every device; no spec is needed. Without files: the shipped library."""
     from mmucheck.names.places import models_root
     from mmucheck.syntax.diagnostics import UsageError
@@ -36,13 +37,15 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
         raise UsageError("name a protocol or a change, not both")
     if everything and (protocol or change or kernel):
         raise UsageError("--all is every protocol and every change; leave out --protocol, --change and --kernel")
+    if pairs and (everything or len(devices) != 1):
+        raise UsageError("--pairs is on one device: name it with --device, and leave out --all")
     if side and not change:
         raise UsageError("--side needs --change")
     settings = common.Settings(**options)
     outputs.check_output(settings.output)
     roots = [inputs.Target(f) for f in files] or [inputs.Target(models_root())]
     read = [f for t in roots for f in inputs.files_of(t)]
-    named = [str(everything), protocol, change, side or "", prop, kernel, *paths, "", *devices, "", *map(str, read)]
+    named = [str(everything), str(pairs), protocol, change, side or "", prop, kernel, *paths, "", *devices, "", *map(str, read)]
     before = common.earlier_run("matrix", [*named, settings.form, str(settings.style), str(settings.verbose)], settings)
     known = before.found()
     if known is not None:
@@ -52,6 +55,8 @@ def matrix(files: tuple[Path, ...], protocol: str, change: str, side: str | None
     library = inputs.load_files(read)
     if everything:
         decided, text = _everything(library, settings, paths, devices)
+    elif pairs:
+        decided, text = _pairs(library, settings, _frame(library, protocol, change, side or "after"), prop, paths, devices[0], kernel)
     else:
         decided, text = _table(library, settings, _frame(library, protocol, change, side or "after"), prop, paths, devices, kernel)
     outputs.write(text, settings.output)
@@ -95,6 +100,40 @@ def _table(library: Library, settings: common.Settings, subject: Subject, prop: 
     table = report.Matrix(title, prop, subject.protocol, subject.change, subject.side, rows, columns, cells)
     if settings.form == "json":
         return decided, report.render_json(table, library.digest())
+    return decided, report.render_text(table, settings.style) + common.remarks(decided, settings)
+
+
+def _pairs(library: Library, settings: common.Settings, subject: Subject, prop: str, paths: tuple[str, ...], device: str,
+           kernel: str) -> tuple[common.Decided, str]:  # fmt: skip
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.subjects import Obligation, Subject
+    from mmucheck.analyses.survey import kernel_of
+    from mmucheck.ir.overlap import excluding
+    from mmucheck.report import pairs as report
+
+    version = kernel or kernel_of(library, subject.protocol)
+    rows = _choose("path", paths, [v.declaration.name for v in library.paths() if v.version in (version, "")])
+    _known("property", prop, library.properties)
+    _known("device", device, library.devices)
+    builder = Builder(library)
+    found = [(row, code.version) for row in rows if (code := library.find(row, version)) is not None]
+    cells: dict[tuple[str, str], Any] = {}
+    wanted: dict[tuple[str, str], Obligation] = {}
+    for i, one in enumerate(found):
+        for other in found[i:]:
+            both = Subject((one, other), (device,), subject.protocol, subject.change, subject.side)
+            system = builder.system(both)
+            apart = excluding(system.threads[0], system.threads[1], system.locks)
+            cells[one[0], other[0]] = apart or None
+            if not apart:
+                wanted[one[0], other[0]] = Obligation(both, prop)
+    decided = common.decide(builder, list(wanted.values()), settings, traces=False)
+    results = {r.obligation: r for r in decided.results}
+    cells |= {cell: results.get(o) for cell, o in wanted.items()}
+    where = f"{subject.side} {subject.change}" if subject.change else f"under {subject.protocol}"
+    table = report.Pairs(f"{prop} on {device}: two paths of {version or 'no kernel version'} at once {where}", prop, device, rows, cells)
+    if settings.form == "json":
+        return decided, report.render_json(table, library.digest(), bool(decided.stopped))
     return decided, report.render_text(table, settings.style) + common.remarks(decided, settings)
 
 
