@@ -97,4 +97,4 @@ def test_a_certificate_has_the_obligations_of_every_device(tmp_path: Path) -> No
     assert decision.verdict == "proved"
     assert evidence is not None
     assert [name for name, _ in evidence.texts] == ["ats.unrolled", "cpu.unrolled"]
-    assert rederive(system, properties, prop, evidence.invariant, Limits(60)) == evidence
+    assert rederive(system, properties, prop, evidence.invariant, (), Limits(60)) == evidence

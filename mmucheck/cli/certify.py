@@ -97,6 +97,7 @@ def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str) 
         "model": digest,
         "obligations": [{"file": f"{part}.smt2", "sha256": sha(text), "must_be": "unsat"} for part, text in evidence.texts],
         "invariant": [{"line": line, "clauses": [[list(x) for x in c] for c in clauses]} for line, clauses in evidence.invariant],
+        "cells": [list(members) for members in evidence.cells],
     }
     (home / "certificate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

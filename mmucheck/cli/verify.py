@@ -82,9 +82,10 @@ def _verify(home: Path, solver: str, timeout: float, builder_of: Callable[[list[
             if o.property == record["property"] and list(o.subject.devices) == record["devices"] and str(o.subject) == record["subject"]
         ]
         invariant = [(entry["line"], [tuple((n, s) for n, s in c) for c in entry["clauses"]]) for entry in record["invariant"]]
+        cells = [[{str(n): int(v) for n, v in member.items()} for member in members] for members in record["cells"]]
         files = {entry["file"]: entry["sha256"] for entry in record["obligations"]}
         together = sorted({record["property"], *record["decided_with"]}, key=record["decided_with"].index)
-    except (OSError, ValueError, KeyError, TypeError, InputError, UsageError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError, UsageError) as error:
         return f"it cannot be read: {error}"
     if len(wanted) != 1:
         return "the spec it names no longer states this"
@@ -95,7 +96,7 @@ def _verify(home: Path, solver: str, timeout: float, builder_of: Callable[[list[
     properties = builder.properties(subject, together)
     try:
         prop = next(p for p in properties if p.name == record["property"])
-        evidence = rederive(builder.system(subject), properties, prop, invariant, Limits(timeout))
+        evidence = rederive(builder.system(subject), properties, prop, invariant, cells, Limits(timeout))
     except CannotRederive as error:
         return str(error)
     if sorted(files) != sorted(f"{name}.smt2" for name, _ in evidence.texts):

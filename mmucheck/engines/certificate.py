@@ -7,18 +7,21 @@ invariant in place of a search, and the texts must be equal byte for byte. What 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.evidence import inductive, unrolled
 from mmucheck.engines.induction import check_invariant
+from mmucheck.engines.pairs import METHOD, Member, PairSession
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, Decision, OutOfBudget
+from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.cuts import CutSystem
 from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
 
+T = TypeVar("T")
 Clause = tuple[tuple[str, bool], ...]
 """Literals: the atom's text, and whether the clause has it as it stands (true) or negated."""
 
@@ -26,12 +29,14 @@ Clause = tuple[tuple[str, bool], ...]
 @record
 class Evidence:
     """``texts``: name -> SMT-LIB script whose assertions must be unsatisfiable. ``together``: the properties it was decided together
-    with. ``invariant``: (line of the loop in its file, clauses) for each loop head, in program order; empty for a loop-free path."""
+    with. ``invariant``: (line of the loop in its file, clauses) for each loop head, in program order; empty for a loop-free path.
+    ``cells``: for each exploration of two threads, a member of every cell."""
 
     method: str
     texts: tuple[tuple[str, str], ...]
     together: tuple[str, ...]
     invariant: tuple[tuple[int, tuple[Clause, ...]], ...] = ()
+    cells: tuple[tuple[Member, ...], ...] = ()
 
 
 class CannotRederive(Exception):
@@ -42,19 +47,16 @@ def certify(
     system: System, properties: Sequence[PropertyDecl], limits: Limits
 ) -> Iterator[tuple[PropertyDecl, Decision, Evidence | None]]:
     """Decide properties of a system; each with its evidence if it is proved. They share their lowering, which sees what any of them
-    asks about: ``Evidence.together``. Of two VMM threads there is none."""
-    if len(system.threads) > 1:
-        why = "two VMM threads are decided by exploring states, of which there is no certificate yet"
-        yield from ((prop, Decision(INCONCLUSIVE, "none", why), None) for prop in properties)
-        return
+    asks about: ``Evidence.together``."""
     sessions = Sessions(system, list(properties), limits)
     for prop in properties:
         decision = decide_one(sessions, prop)
-        found = [_evidence(s, prop) for s in sessions.of(prop) if isinstance(s, Session)] if decision.verdict == PROVED else []
-        yield prop, decision, _joined(system, found) if found else None
+        yield prop, decision, _joined(system, [_evidence(s, prop) for s in sessions.of(prop)]) if decision.verdict == PROVED else None
 
 
-def _evidence(session: Session, prop: PropertyDecl) -> Evidence:
+def _evidence(session: Session | PairSession, prop: PropertyDecl) -> Evidence:
+    if isinstance(session, PairSession):
+        return _explored(session, prop)
     if not session.unrolling.truncated:
         return _unrolled(session, prop)
     induction = session.induction
@@ -70,17 +72,36 @@ def _evidence(session: Session, prop: PropertyDecl) -> Evidence:
 
 
 def rederive(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl,
-             invariant: Sequence[tuple[int, Sequence[Clause]]], limits: Limits) -> Evidence:  # fmt: skip
+             invariant: Sequence[tuple[int, Sequence[Clause]]], cells: Sequence[Sequence[Member]],
+             limits: Limits) -> Evidence:  # fmt: skip
     """The evidence again, from the model and a given invariant: that of each part in turn (mmucheck.lower.mixes). ``properties``:
-    those it was decided together with. Raises CannotRederive if the invariant is not about this model."""
-    found: list[Evidence] = []
+    those it was decided together with; ``cells``: of two threads, explored again. Raises CannotRederive if it is not about this
+    model."""
     systems = parts(system, asks_hooks(prop))
-    size, rest = divmod(len(invariant), len(systems))
-    if rest:
-        raise CannotRederive(f"the invariant of {len(systems)} devices has {len(invariant)} loop head(s)")
+    found: list[Evidence] = []
     for i, part in enumerate(systems):
-        found.append(_rederive(part, properties, prop, invariant[i * size : (i + 1) * size], limits))
+        mine, cells_of_mine = _share(invariant, len(systems), i), _share(cells, len(systems), i)
+        if len(system.threads) > 1:
+            found.append(_repeat(part, properties, prop, cells_of_mine, limits))
+        else:
+            found.append(_rederive(part, properties, prop, mine, limits))
     return _joined(system, found)
+
+
+def _share(whole: Sequence[T], parts_: int, i: int) -> Sequence[T]:
+    size, rest = divmod(len(whole), parts_)
+    if rest:
+        raise CannotRederive(f"{len(whole)} loop head(s) or exploration(s) are not those of {parts_} devices")
+    return whole[i * size : (i + 1) * size]
+
+
+def _repeat(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl, cells: Sequence[Sequence[Member]],
+            limits: Limits) -> Evidence:  # fmt: skip
+    session = PairSession(system, list(properties), limits)
+    why = session.repeat(prop, cells)
+    if why:
+        raise CannotRederive(why)
+    return _explored(session, prop)
 
 
 def _joined(system: System, found: list[Evidence]) -> Evidence:
@@ -89,7 +110,8 @@ def _joined(system: System, found: list[Evidence]) -> Evidence:
         return found[0]
     named = zip(system.devices, found, strict=True)
     texts = tuple((f"{device.name}.{text}", body) for device, evidence in named for text, body in evidence.texts)
-    return Evidence(found[0].method, texts, found[0].together, tuple(x for e in found for x in e.invariant))
+    invariant, cells = (x for e in found for x in e.invariant), (x for e in found for x in e.cells)
+    return Evidence(found[0].method, texts, found[0].together, tuple(invariant), tuple(cells))
 
 
 def _rederive(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl,
@@ -106,6 +128,13 @@ def _rederive(system: System, properties: Sequence[PropertyDecl], prop: Property
     if len(invariant) != len(cut.heads):
         raise CannotRederive(f"the path has {len(cut.heads)} loop head(s), the invariant {len(invariant)}")
     return _inductive(cut, session, prop, {h: tuple(clauses) for h, (_, clauses) in zip(cut.heads, invariant, strict=True)})
+
+
+def _explored(session: PairSession, prop: PropertyDecl) -> Evidence:
+    found = session.evidence(prop)
+    texts = tuple((f"cells-{i}", text) for i, (text, _) in enumerate(found, 1))
+    names = tuple(p.name for p in session.properties)
+    return Evidence(METHOD, texts, names, cells=tuple(tuple(members) for _, members in found))
 
 
 def _unrolled(session: Session, prop: PropertyDecl) -> Evidence:

@@ -35,6 +35,10 @@ MAX_STATES = 6_000_000
 METHOD = "exhaustive exploration"
 
 
+Member = dict[str, int]
+"""A choice of the numbers, by the variable's name."""
+
+
 class Exhausted(Exception):
     """A limit is used up. The text says which."""
 
@@ -75,6 +79,7 @@ class Outcome:
     """What exploring came to. ``reason``: why it is not complete, "" if it is."""
 
     cells: list[Term] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
     states: int = 0
     breaches: dict[str, Breach] = field(default_factory=dict)
     says: set[str] = field(default_factory=set)
@@ -94,14 +99,24 @@ class Exploration:
         self._limits, self._deadline = limits, deadline
         self._apart = self.world.spaces()
 
+    def repeat(self, members: Sequence[Member]) -> Outcome:
+        """Explore the cells of these members and no others: whether they are all is for ``evidence``."""
+        try:
+            for member in members:
+                self._outside()
+                self._explore(Cell(self.world, member))
+        except Exhausted as limit:
+            self.outcome.reason = str(limit)
+        return self.outcome
+
     def run(self) -> Outcome:
         """Explore cell after cell until none is left, every property is broken, or a limit is reached."""
         found = self.outcome
         try:
             while self._wanted - set(found.breaches):
-                outside = [self.world.terms.not_(c) for c in found.cells]
+                outside = self._outside()
                 remaining = max(0.001, self._deadline - time.monotonic()) if self._deadline else 0.0
-                answer = Solver([*self.world.assume, *self._order, *outside], (), self._limits, strategy="few").check(timeout=remaining)
+                answer = Solver(outside, (), self._limits, strategy="few").check(timeout=remaining)
                 if answer.status == "unsat":
                     return found
                 if answer.status == "unknown":
@@ -110,6 +125,11 @@ class Exploration:
         except Exhausted as limit:
             found.reason = str(limit)
         return found
+
+    def _outside(self) -> list[Term]:
+        """True of numbers in none of the cells so far. Terms are made in the same order whenever an exploration is repeated: an equal
+        order is an equal text."""
+        return [*self.world.assume, *self._order, *(self.world.terms.not_(c) for c in self.outcome.cells)]
 
     def evidence(self) -> str:
         """SMT-LIB script of what must be unsatisfiable if every cell has been explored."""
@@ -127,6 +147,7 @@ class Exploration:
             else:
                 break
         self.outcome.cells.append(cell.condition())
+        self.outcome.members.append(cell.model)
 
     def _search(self, cell: Cell, apart: frozenset[str], only: frozenset[int]) -> frozenset[str]:
         """Explore one cell, from ``only`` these starts as long as nobody touches the entries at the witness; if threads that were thought
@@ -260,6 +281,29 @@ class PairSession:
             if answer != "unsat":
                 return f"{self.limits.confirm} did not decide whether the cells cover all numbers within the limits"
         return ""
+
+    def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
+        """Of a property that was proved, for each exploration: what must be unsatisfiable, and a member of every cell."""
+        kinds = dict.fromkeys(map(_kind, claims(prop)))
+        return [(exploration.evidence(), found.members) for exploration, found in (self._done[kind] for kind in kinds)]
+
+    def repeat(self, prop: PropertyDecl, members: Sequence[Sequence[Member]]) -> str:
+        """Explore again for a proof of the property, the cells of the given members only; why it is none, "" if ``evidence`` decides."""
+        kinds = list(dict.fromkeys(map(_kind, claims(prop))))
+        if len(kinds) != len(members):
+            return f"the property needs {len(kinds)} exploration(s), there are cells of {len(members)}"
+        for kind, given in zip(kinds, members, strict=True):
+            group = [p for each in self.properties for p in claims(each) if _kind(p) == kind]
+            deadline = time.monotonic() + self.limits.timeout if self.limits.timeout else 0.0
+            exploration = Exploration(self.system, group, self.limits, deadline)
+            found = exploration.repeat(given)
+            self._done[kind] = exploration, found
+            if found.reason:
+                return found.reason
+            if exploration.loops or exploration.world.truncated:
+                return "paths with loops are not explored completely"
+        decision = self.decide(prop)
+        return "" if decision.verdict == PROVED else f"it is {decision.verdict}: {decision.reason}"
 
     def _says(self, part: PropertyDecl, terms: Terms, taken: set[Act], says: set[str]) -> bool:
         """Whether some run comes to a state in which the claim says anything (see mmucheck.engines.decide.Session)."""
