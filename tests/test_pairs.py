@@ -213,7 +213,7 @@ def test_reductions_change_no_answer(spec: Path) -> None:
                 world = exploration.world
                 world.starts_like = lambda world=world: frozenset(range(len(world.starts)))  # type: ignore[method-assign]
                 exploration._apart = frozenset()
-                world._is_private = lambda *_: False  # type: ignore[method-assign]
+                world.territories.is_private = lambda *_: False  # type: ignore[method-assign]
             found = exploration.run()
             assert not found.reason
             broken.append(set(found.breaches))

@@ -18,7 +18,9 @@ from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import Expr, Local, Op, PropertyDecl, System, subexpressions, without_drops
-from mmucheck.lower.explicit import Found, State, World
+from mmucheck.lower.choices import Found
+from mmucheck.lower.explicit import World
+from mmucheck.lower.scope import State
 from mmucheck.lower.unroll import Act, left_by_handlers, runs_once
 from mmucheck.machine.concolic import FIRST_OTHER, VAGUE
 from mmucheck.machine.domain import NUMBER
@@ -97,7 +99,7 @@ class Exploration:
         self._order = self.world.order() + (self.world.near() if self.loops else [])
         self._wanted = {p.name for p in properties}
         self._limits, self._deadline = limits, deadline
-        self._apart = self.world.spaces()
+        self._apart = self.world.meetings.spaces()
 
     def repeat(self, members: Sequence[Member]) -> Outcome:
         """Explore the cells of these members and no others: whether they are all is for ``evidence``."""
@@ -138,11 +140,11 @@ class Exploration:
     def _explore(self, cell: Cell) -> None:
         apart, only, every = self._apart, self.world.starts_like(), frozenset(range(len(self.world.starts)))
         while True:
-            self.world.met = set()
+            self.world.meetings.begin()
             met = self._search(cell, apart, only)
             if met:
                 apart -= met
-            elif only != every and self.world.at_witness(cell.truth):
+            elif only != every and self.world.meetings.at_witness(cell.truth):
                 only = every
             else:
                 break
@@ -166,10 +168,10 @@ class Exploration:
                 found.states += at - counted
                 counted = at
                 self._within_limits()
-            if len(world.met) > met:
-                met = len(world.met)
-                meetings = world.meetings(truth) & apart
-                if meetings or (len(only) < len(world.starts) and world.at_witness(truth)):
+            if len(world.meetings.met) > met:
+                met = len(world.meetings.met)
+                meetings = world.meetings.where(truth) & apart
+                if meetings or (len(only) < len(world.starts) and world.meetings.at_witness(truth)):
                     return meetings
             told, done = world.told(state, truth)
             found.ends = found.ends or done
@@ -182,7 +184,7 @@ class Exploration:
                     parents[after] = (state, 0, looked)
                     queue.append(after)
         found.states += len(queue) - counted
-        return world.meetings(truth) & apart
+        return world.meetings.where(truth) & apart
 
     def _breach(self, state: State, parents: dict[State, tuple[State | None, int, tuple[Found, ...]]], cell: Cell) -> Breach:
         looked: list[tuple[Found, ...]] = []

@@ -1,0 +1,155 @@
+"""One move of the explored world: a thread's next steps, or something that happens without any thread.
+
+The steps are the machine's. A move goes on over steps of which nobody can notice when they happen (mmucheck.machine.visibility).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from mmucheck.ir.program import Local
+from mmucheck.lower.choices import Choices
+from mmucheck.lower.cuts import live_locals
+from mmucheck.lower.meetings import Meetings, Visit
+from mmucheck.lower.scope import DONE, IDLE, Scope, Shape, State, fills_of
+from mmucheck.lower.unroll import Act
+from mmucheck.machine.domain import NUMBER
+from mmucheck.machine.memo import Recording
+from mmucheck.machine.state import Thread
+from mmucheck.machine.steps import Fill
+from mmucheck.machine.visibility import Visibility
+
+
+class Moves:
+    """What may happen in a state, as functions to remember. ``rounds``: how often a thread goes round a loop; ``taken``: gets the acts
+    that were seen; ``truncated``: whether a thread was stopped for its rounds."""
+
+    def __init__(self, scope: Scope, choices: Choices, meetings: Meetings, rounds: int, taken: set[Act]) -> None:
+        self._scope, self._choices, self._meetings, self._rounds, self._taken = scope, choices, meetings, rounds, taken
+        self._domain, self._machine = scope.domain, scope.machine
+        self._visible = Visibility(scope.system, scope.properties)
+        self._live = {t.name: live_locals(t.program) for t in scope.threads}
+        self._heads = {t.name: t.program.back_edge_targets() for t in scope.threads}
+        self._order = {t.name: {n: i for i, n in enumerate(t.program.topological())} for t in scope.threads}
+        self.truncated = False
+
+    def goes_on(self, thread: Thread, node: int) -> bool:
+        """Whether a move does not end before this node."""
+        at = thread.program.nodes[node]
+        return bool(at.successors) and not self._visible(thread, node) and node not in self._heads[thread.name]
+
+    def of(self, thread: Thread, pc: int) -> Callable[[Recording], Any]:
+        """The thread's next step and those behind it that nobody can notice: (changes, what was looked at first, visits)."""
+        program, live, name = thread.program, self._live[thread.name], thread.name
+
+        def body(run: Recording) -> Any:
+            at = pc
+            met: set[Visit] = set()
+            if at == IDLE:
+                at = program.entry
+                self._forget(run, thread, frozenset(program.locals) - {p for p, _ in program.params})
+            while True:
+                node = program.nodes[at]
+                met.update(self._meetings.visits(run, thread, node.step))
+                outcome = self._machine.execute(run, thread, node.step, self._choices)  # type: ignore[arg-type]
+                if not self._domain.boolean(outcome.guard):
+                    return None
+                way = 0 if outcome.branch is None or self._domain.boolean(outcome.branch) else 1
+                self._taken.add((name, at, way))
+                target = node.successors[way]
+                if self._order[name][target] <= self._order[name][at] and not thread.device:
+                    rounds = cast(int, self._domain.force(run[f"{name}.rounds"]))
+                    if rounds >= self._rounds:
+                        self.truncated = True
+                        return None
+                    run[f"{name}.rounds"] = rounds + 1
+                dead = (live[at] | frozenset(node.step.results)) - live[target]
+                at = target
+                if thread.device:
+                    dead -= {p for p, _ in program.params}
+                self._forget(run, thread, dead)
+                if not self.goes_on(thread, at):
+                    break
+            if not program.nodes[at].successors:
+                self._taken.add((name, at, 0))
+                if thread.device:
+                    self._forget(run, thread, frozenset(program.locals) - {p for p, _ in program.params})
+                    at = DONE if self._scope.once else IDLE
+            run[f"{name}.pc"] = at
+            return run.changes(), tuple(self._choices.found), frozenset(met)
+
+        return body
+
+    def _forget(self, run: Recording, thread: Thread, names: frozenset[str]) -> None:
+        for name in sorted(names):
+            kind = thread.program.locals.get(name)
+            if kind is not None:
+                run[thread.local(name)] = self._scope.terms.const(0, NUMBER) if kind not in ("bool", "frame", "table") else 0
+
+    def others(self, run: Recording) -> Any:
+        """One of the things that may happen without any thread: an unknown holder lets go, a cache fills or loses an entry. What it
+        changes."""
+        acts: list[tuple[str, Any]] = [("drop", h) for h in self._machine.unknown_holders()]
+        if self._scope.evicts:
+            acts += [("evict", (d, c, s)) for d, c, s, _ in self._scope.entries]
+        acts += [("fill", f) for f in self._scope.fills if not self._at_once(f)]
+        if not acts:
+            return None
+        what, which = acts[run.choose(len(acts))]
+        if what == "drop":
+            if not self._domain.boolean(self._machine.may_drop(run, which)):  # type: ignore[arg-type]
+                return None
+            run[which] = False
+        elif what == "evict":
+            device, cache, slot = which
+            if not run.now(f"{device}.{cache}.{slot}.valid"):
+                return None
+            self._taken.add((device, cache, 1))
+            run[f"{device}.{cache}.{slot}.valid"] = False
+        elif not self._fill(run, which):
+            return None
+        return run.changes() or None
+
+    def _at_once(self, fill: Fill) -> bool:
+        """Whether a fill never does harm to who wants to break a property: what it overwrites, nobody asks about."""
+        return self._scope.eager and (fill.cache.of == "pages" or not (self._scope.frames and self._scope.walks))
+
+    def _fill(self, run: Recording, fill: Fill) -> bool:
+        allowed, written = self._machine.fill(run, fill)  # type: ignore[arg-type]
+        if not self._domain.boolean(allowed):
+            return False
+        self._taken.add((fill.device, fill.cache.name, 0))
+        for name, value in written.items():
+            run[name] = value
+        return True
+
+
+class OneRun:
+    """The runs of handlers where one run of one of them is enough (``Scope.once``); where it is not, every run is followed."""
+
+    def __init__(self, scope: Scope, shape: Shape) -> None:
+        places = shape.places
+        self._once = scope.once
+        self._valid = [places[n] for n in (f"{d}.{c}.{s}.valid" for d, c, s, _ in scope.entries) if n in places]
+        self._witness = places["frame.f.id"]
+        self._runs: list[tuple[int, int, dict[int, frozenset[str]], str]] = []
+        for handler in scope.handlers if scope.once else ():
+            filled = cast(Local, fills_of(handler)[0].args[1]).name
+            self._runs.append((places[f"{handler.name}.pc"], places[handler.local(filled)], live_locals(handler.program), filled))
+
+    def busy(self, state: State) -> bool:
+        """Whether the one run has begun."""
+        return any(state[pc] != IDLE for pc, *_ in self._runs)
+
+    def worthwhile(self, state: State) -> bool:
+        """Whether what the handlers have done so far can still come to something: if not, it may as well not have been done."""
+        if not self._once:
+            return True
+        for place, frame, live, filled in self._runs:
+            pc = state[place]
+            if pc == DONE:
+                return any(state[valid] for valid in self._valid)
+            if pc != IDLE and filled in live[pc] and state[frame] != state[self._witness]:
+                return False
+        return True

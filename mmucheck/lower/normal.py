@@ -1,0 +1,139 @@
+"""The normal form of a state, in which what nobody can tell apart is the same, and what a state tells of properties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmucheck.ir.program import Expr, Op, PropertyDecl
+from mmucheck.lower.scope import ALIVE, Remember, Scope, Shape, State, Truth
+from mmucheck.lower.unroll import Act
+from mmucheck.lower.witness import violated
+from mmucheck.machine.concolic import FIRST_OTHER, Value
+from mmucheck.machine.memo import Recording
+from mmucheck.machine.steps import Fill
+from mmucheck.records import record
+
+
+@record
+class Told:
+    """What a state tells of properties: the names of those it breaks, and of those it says anything about."""
+
+    broken: tuple[str, ...]
+    says: tuple[str, ...]
+
+
+class NormalForm:
+    """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance.
+    ``taken``: gets the fills that were seen."""
+
+    def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
+        self._scope, self._taken = scope, taken
+        self._domain, self._machine = scope.domain, scope.machine
+        self._tables = [place for name, place in shape.places.items() if _is_table(scope, name)]
+        self._alive = shape.places[ALIVE]
+        self._settle = remember(self._settled)
+
+    def __call__(self, values: list[Any], truth: Truth) -> State:
+        """The state these values come to; they are used up."""
+        (settled,) = self._settle(values, truth)
+        for place, value in settled.value:
+            values[place] = value
+        names: dict[int, int] = {}
+        for place in self._tables:
+            ident = values[place]
+            if ident >= FIRST_OTHER:
+                name = names.get(ident)
+                if name is None:
+                    name = names[ident] = len(names) + FIRST_OTHER
+                values[place] = name
+        values[self._alive] = len(names)
+        return tuple(values)
+
+    def _settled(self, run: Recording) -> Any:
+        while self._scope.eager and any(self._fill_more(run, fill) for fill in self._scope.fills):
+            pass
+        self._forget_entries(run)
+        return run.changes()
+
+    def _fill_more(self, run: Recording, fill: Fill) -> bool:
+        """Whether the fill happens: not if nobody asks for what it brings, or the entry is there already."""
+        entry = f"{fill.device}.{fill.cache.name}.{fill.slot.name}"
+        pages = fill.cache.of == "pages"
+        allowed, written = self._machine.fill(run, fill)  # type: ignore[arg-type]
+        target = written[f"{entry}.{'frame' if pages else 'table'}"]
+        if not self._domain.boolean(allowed):
+            return False
+        self._taken.add((fill.device, fill.cache.name, 0))
+        if not self._matters(run, fill.cache.of, target):
+            return False
+        held = self._domain.boolean(run[f"{entry}.valid"])
+        if held and self._matters(run, fill.cache.of, run[f"{entry}.{'frame' if pages else 'table'}"]):
+            gains = pages and self._scope.writes and self._domain.boolean(written[f"{entry}.write"])
+            if not gains or self._domain.boolean(run[f"{entry}.write"]):
+                return False
+        for name, value in written.items():
+            run[name] = value
+        return True
+
+    def _matters(self, run: Recording, of: str, ident: Value) -> bool:
+        """Whether anybody asks for an entry with this frame or table."""
+        scope = self._scope
+        if of == "pages":
+            return scope.frames and self._domain.boolean(self._domain.eq(ident, run["frame.f.id"]))
+        if scope.frames and scope.walks:
+            return True
+        return scope.tables and self._domain.boolean(self._domain.eq(ident, run["table.t.id"]))
+
+    def _forget_entries(self, run: Recording) -> None:
+        for device, cache, slot, of in self._scope.entries:
+            entry = f"{device}.{cache}.{slot}"
+            ident = f"{entry}.{'frame' if of == 'pages' else 'table'}"
+            held = self._domain.boolean(run[f"{entry}.valid"])
+            if held and self._scope.eager and not self._matters(run, of, run[ident]):
+                run[f"{entry}.valid"] = held = False
+            if not held:
+                run[ident] = 0
+            if of == "pages" and (not held or (self._scope.eager and not self._scope.writes)):
+                run[f"{entry}.write"] = False
+
+
+class Telling:
+    """What states tell of properties. ``cover``: the conditions under which a property says anything."""
+
+    def __init__(self, scope: Scope, cover: Callable[[PropertyDecl], Sequence[Expr]], remember: Remember) -> None:
+        self._scope, self._cover = scope, cover
+        self._told = remember(self._tell)
+
+    def __call__(self, state: State, truth: Truth) -> tuple[Told, bool]:
+        """What a state tells of the properties, and whether every path is done in it."""
+        found = self._told(state, truth)
+        if len(found) == 1:
+            return found[0].value  # type: ignore[no-any-return]
+        told: list[Told] = [result.value[0] for result in found]
+        broken = dict.fromkeys(name for t in told for name in t.broken)
+        says = dict.fromkeys(name for t in told for name in t.says)
+        return Told(tuple(broken), tuple(says)), found[0].value[1]
+
+    def _tell(self, run: Recording) -> Any:
+        done = all(not t.program.nodes[run.now(f"{t.name}.pc")].successors for t in self._scope.paths)
+        broken: list[str] = []
+        says: list[str] = []
+        for prop in self._scope.properties:
+            if (prop.when == "always" or done) and self._holds_not(prop, run):
+                broken.append(prop.name)
+            for said in self._cover(prop):
+                some = PropertyDecl(prop.name, prop.title, "always", prop.binders, Op("!", (said,)))
+                if prop.name not in says and self._holds_not(some, run):
+                    says.append(prop.name)
+        return Told(tuple(broken), tuple(says)), done
+
+    def _holds_not(self, prop: PropertyDecl, run: Recording) -> bool:
+        return self._scope.domain.boolean(violated(self._scope.machine, prop, run))  # type: ignore[arg-type]
+
+
+def _is_table(scope: Scope, name: str) -> bool:
+    for thread in scope.threads:
+        if name.startswith(f"{thread.name}."):
+            return thread.program.locals.get(name[len(thread.name) + 1 :]) == "table"
+    return name.endswith(".table") and name != ALIVE
