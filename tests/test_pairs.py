@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import Result, run
 from mmucheck.analyses.subjects import subjects
+from mmucheck.cli.main import main
 from mmucheck.engines import pairs
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.names.declarations import check
@@ -20,6 +24,7 @@ from mmucheck.syntax.diagnostics import InputError
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from oracle.search import Oracle
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXT = """
 use <v3.17/all.mmu>;
 use <properties.mmu>;
@@ -254,3 +259,32 @@ def test_two_programs_alike_are_told_by_what_they_do(spec: Path) -> None:
         system = builder.system(obligation.subject)
         assert bool(pairs.Exploration(system, claims, Limits(), 0.0).world.order()) is halves
         assert replace(system, threads=system.threads[:1]) != system
+
+
+def test_a_certificate_is_confirmed_and_lacks_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TEXT[: TEXT.index('spec p "pairs"')]
+    (tmp_path / "p.mmu").write_text(f'{text}spec p "p" {{ check locked: copy || copy on cpu under v3_17 proves no_freed_page; }}\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", "p.mmu", "-o", "certificates"]) == 0
+    assert main(["verify-certificate", "certificates", "--solver", "cvc5"]) == 0
+    assert "1 of 1 certificates confirmed by cvc5" in capsys.readouterr().out
+    (home,) = (tmp_path / "certificates").iterdir()
+    record = json.loads((home / "certificate.json").read_text())
+    record["cells"][0].pop()
+    (home / "certificate.json").write_text(json.dumps(record))
+    assert main(["verify-certificate", "certificates"]) == 1
+    assert "REJECTED: cells-1.smt2 is not what the model gives" in capsys.readouterr().out
+
+
+def test_the_cells_are_the_same_whatever_the_hash_seed(tmp_path: Path) -> None:
+    text = TEXT[: TEXT.index('spec p "pairs"')]
+    (tmp_path / "p.mmu").write_text(f'{text}spec p "p" {{ check locked: copy || unmap on cpu under v3_17 proves no_freed_page; }}\n')
+    found = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "mmucheck", "certify", "p.mmu", "-o", seed]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        found.append({file.name: file.read_text() for file in (tmp_path / seed).rglob("*") if file.is_file()})
+    assert found[0] == found[1]

@@ -71,10 +71,11 @@ class Meetings:
         for visits in self.met:
             for name, space, key in visits:
                 at.setdefault((name, space), set()).add(key)
-        for (one, space), keys in at.items():
-            for (other, same_space), others in at.items():
+        for one, space in sorted(at):
+            for other, same_space in sorted(at):
                 if one >= other or space != same_space or space in found:
                     continue
+                keys, others = at[one, space], at[other, space]
                 if any(self._meet(k, o, self._key.get(space), truth) for k in sorted(keys, key=_index) for o in sorted(others, key=_index)):
                     found.add(space)
         if "region" in found and self._whole:
