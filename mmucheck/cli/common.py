@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AS_EXPECTED, UNEXPECTED, BAD_INPUT, UNDECIDED, INTERNAL = 0, 1, 2, 3, 4
 _PRIORITY = (TERMINATED, INTERRUPTED, INTERNAL, BAD_INPUT, UNEXPECTED, UNDECIDED, AS_EXPECTED)
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 MEMORY = 4096
 """MiB for each worker process: several times what any shipped spec needs."""
 FOLDER = click.Path(file_okay=False, path_type=Path)
