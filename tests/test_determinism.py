@@ -161,7 +161,7 @@ def pigeons(seed: int = 0) -> Search:
 
 
 def test_search_heeds_its_budget() -> None:
-    assert not pigeons().satisfiable([])
+    assert not pigeons().satisfiable([], Budget())
     with pytest.raises(OutOfBudget, match="resource limit"):
         pigeons().satisfiable([], Budget(propagations=50))
     with pytest.raises(OutOfBudget, match="timeout"):

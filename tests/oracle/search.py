@@ -85,6 +85,7 @@ class Oracle:
         self._acting: frozenset[str] = frozenset()
         self.broken: dict[str, Broken] = {}
         self.states = 0
+        self._shared = False
         self.finished = False  # has any run of the path come to its end?
         self._open: list[_Asked] = []
         self._handled: tuple[int, ...] = ()
@@ -98,7 +99,8 @@ class Oracle:
 
     def run(self, worlds: Sequence[tuple[int, int]] = ()) -> set[str]:
         """Search every world until every property is broken or all worlds are done. The names of the broken properties.
-        ``worlds``: pairs of pages, in order, to be searched instead of the usual ones."""
+        ``worlds``: pairs of pages, in order, to be searched instead of the usual ones; there a huge frame may be mapped twice."""
+        self._shared = bool(worlds)
         ops = {n.step.op for p in self.system.threads for n in p.nodes}
         page, region = self.w.page, self.w.region
         one_region = (BASE + region - 2 * page, BASE + region - page)
@@ -197,14 +199,15 @@ class Oracle:
         variables = tuple(compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}) for d in self.system.devices for _, v in d.variables)
         huge = regions > 1
         zero = [2 * ZERO] if self._zero else []  # where nobody asks for it, it fares as a page that others hold for ever
-        upper = [[TABLE + r, NONE, MARKER, *((2 * (r + 1), 2 * (r + 1) + 1) if huge else ())] for r in range(regions)]
+        known = [range(1, r + 2) if self._shared else (r + 1,) for r in range(regions)]
+        upper = [[TABLE + r, NONE, MARKER, *(2 * f + w for f in known[r] if huge for w in (0, 1))] for r in range(regions)]
         for pmds in product(*upper):
             lower = []
             for i, home in enumerate(self.w.home):
                 if pmds[home] < TABLE:
                     lower.append([NONE])
                     continue
-                frames = [i + 1] if i == 0 or pmds[self.w.home[0]] < TABLE else [1, 2]
+                frames = [i + 1] if i == 0 or (pmds[self.w.home[0]] < TABLE and not self._shared) else [1, 2]
                 lower.append([NONE, MARKER, *zero, *(2 * f + w for f in frames for w in (0, 1))])
             for ptes in product(*lower):
                 mapped = [x >> 1 for x in (*ptes, *(u for u in pmds if u < TABLE)) if x >= 0]
