@@ -92,3 +92,13 @@ def test_a_certificate_for_another_property(
 def test_what_cannot_be_read_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "certificate.json").write_text("{")
     assert "cannot be read" in rejected(tmp_path, monkeypatch, capsys)
+
+
+def test_a_certificate_for_another_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = copy(only(folder, "no_stale_write"), tmp_path / "model")
+    record = json.loads((home / "certificate.json").read_text())
+    record["lowered"] = "0" * 64
+    (home / "certificate.json").write_text(json.dumps(record))
+    assert "the lowered form of the model is another one" in rejected(home, monkeypatch, capsys)

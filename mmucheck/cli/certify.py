@@ -14,6 +14,7 @@ import click
 from mmucheck.cli import common, inputs, tasks
 
 if TYPE_CHECKING:
+    from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.subjects import Obligation, Subject
     from mmucheck.analyses.workers import Finished, Work
     from mmucheck.engines.certificate import Evidence
@@ -71,14 +72,14 @@ def _workshop(library: Library, folder: Path, timeout: float) -> Work[Task, tupl
                 if evidence is None:
                     say((name, f"not certified: {decision.verdict} {decision.reason}", False))
                 else:
-                    _write(folder / name, obligation, evidence, digest)
+                    _write(folder / name, obligation, evidence, digest, lowered(builder, subject))
                     say((name, f"{evidence.method}, {len(evidence.texts)} obligation(s)", True))
         return Finished()
 
     return work
 
 
-def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str) -> None:
+def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str, form: str) -> None:
     from mmucheck import __version__
     from mmucheck.engines.solver import version
 
@@ -95,6 +96,7 @@ def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str) 
         "decided_with": list(evidence.together),
         "method": evidence.method,
         "model": digest,
+        "lowered": form,
         "obligations": [{"file": f"{part}.smt2", "sha256": sha(text), "must_be": "unsat"} for part, text in evidence.texts],
         "invariant": [{"line": line, "clauses": [[list(x) for x in c] for c in clauses]} for line, clauses in evidence.invariant],
         "cells": [list(members) for members in evidence.cells],
@@ -104,3 +106,8 @@ def _write(home: Path, obligation: Obligation, evidence: Evidence, digest: str) 
 
 def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lowered(builder: Builder, subject: Subject) -> str:
+    """The hash of what was decided: the subject with its macros expanded and its changes made."""
+    return sha(repr(builder.system(subject)))

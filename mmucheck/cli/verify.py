@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmucheck.cli import common, inputs, tasks
-from mmucheck.cli.certify import sha
+from mmucheck.cli.certify import lowered, sha
 
 if TYPE_CHECKING:
     from mmucheck.analyses.plan import Builder
@@ -90,6 +90,8 @@ def _verify(home: Path, solver: str, timeout: float, builder_of: Callable[[list[
     if len(wanted) != 1:
         return "the spec it names no longer states this"
     subject = wanted[0].subject
+    if record.get("lowered") != lowered(builder, subject):
+        return "the lowered form of the model is another one"
     unknown = [name for name in together if name not in builder.library.properties]
     if unknown:
         return f"there is no property `{unknown[0]}`"

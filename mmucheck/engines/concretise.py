@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mmucheck.engines.solver import Limits, Solver
-from mmucheck.ir.program import System
+from mmucheck.engines.verdicts import InternalError
+from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Thread
 from mmucheck.machine.terms import Term, evaluate
+from mmucheck.replay.explore import SearchExhausted, Violation, search
 from mmucheck.replay.world import Entry, Scenario
 
 _BASE = 0x7F00_0000_0000
@@ -131,3 +133,15 @@ class _Renaming:
             taken = set(self._names.values()) | {0, 1}
             self._names[ident] = next(i for i in range(1, 1 << 16) if i not in taken)
         return self._names[ident]
+
+
+def replayed(system: System, start: Scenario, prop: PropertyDecl) -> Violation:
+    """The run from a start that breaks the property, found by the interpreter alone. Raises InternalError if there is none: then
+    whoever named the start was wrong."""
+    try:
+        violation = search(system, start, prop)
+    except SearchExhausted as error:
+        raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
+    if violation is None:
+        raise InternalError(f"{prop.name}: the refutation does not replay from {start}")
+    return violation

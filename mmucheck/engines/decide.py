@@ -304,18 +304,10 @@ class Session:
         return self.induction.prove([prop], self._remaining(), narrow=False)[prop.name]
 
     def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
-        from mmucheck.engines.concretise import scenario_of, simplest_model
-        from mmucheck.replay.explore import SearchExhausted, search
+        from mmucheck.engines.concretise import replayed, scenario_of, simplest_model
 
         model = simplest_model(self.lowering, self.queries[prop.name], model, self.limits)
-        scenario = scenario_of(self.lowering, model)
-        try:
-            violation = search(self.system, scenario, prop)
-        except SearchExhausted as error:
-            raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
-        if violation is None:
-            raise InternalError(f"{prop.name}: the solver's refutation does not replay from {scenario}")
-        return violation
+        return replayed(self.system, scenario_of(self.lowering, model), prop)
 
 
 def _pace(limits: Limits) -> Callable[[int], None]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmucheck.engines.concretise import ADDRESSES, scenario
+from mmucheck.engines.concretise import ADDRESSES, replayed, scenario
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.exercise import explored, occurs
 from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
@@ -27,7 +27,7 @@ from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import threads_of
 from mmucheck.machine.terms import Term, Terms, evaluate
 from mmucheck.machine.visibility import variables
-from mmucheck.replay.explore import SearchExhausted, Violation, search
+from mmucheck.replay.explore import Violation
 from mmucheck.replay.world import Scenario
 
 ROUNDS = 2
@@ -317,14 +317,7 @@ class PairSession:
         return not variables(part.formula) or bool(variables(part.formula) & self.system.variables_set())
 
     def _replay(self, prop: PropertyDecl, exploration: Exploration, breach: Breach) -> Violation:
-        start = self._simplest(exploration.world, breach)
-        try:
-            violation = search(self.system, start, prop)
-        except SearchExhausted as error:
-            raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
-        if violation is None:
-            raise InternalError(f"{prop.name}: a run of the witness world does not replay from {start}")
-        return violation
+        return replayed(self.system, self._simplest(exploration.world, breach), prop)
 
     def _simplest(self, world: World, breach: Breach) -> Scenario:
         """The start of the breach, for numbers that are easy to read."""
