@@ -142,6 +142,10 @@ def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | No
 
 
 def _session(system: System, properties: list[PropertyDecl], limits: Limits) -> Session | PairSession:
+    if system.crowd:
+        from mmucheck.engines.crowd import CrowdSession
+
+        return CrowdSession(system, properties, limits)  # type: ignore[return-value]
     if len(system.threads) == 1:
         return Session(system, properties, limits)
     from mmucheck.engines.pairs import PairSession

@@ -219,9 +219,9 @@ class PairSession:
         self._one_run = all(runs_once(h, threads, system) for h in self._handlers)
 
     def _explored(self, part: PropertyDecl, spent: float) -> tuple[Exploration, Outcome]:
-        kind = _kind(part)
+        kind = kind_of(part)
         if kind not in self._done:
-            group = [p for prop in self.properties for p in claims(prop) if _kind(p) == kind]
+            group = [p for prop in self.properties for p in claims(prop) if kind_of(p) == kind]
             deadline = time.monotonic() + self.limits.timeout - spent if self.limits.timeout else 0.0
             exploration = Exploration(self.system, group, self.limits, deadline)
             self._done[kind] = exploration, exploration.run()
@@ -233,7 +233,7 @@ class PairSession:
         explorations: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
         started = time.monotonic()
         for part in parts:
-            exploration, found = explorations[_kind(part)] = self._explored(part, spent + time.monotonic() - started)
+            exploration, found = explorations[kind_of(part)] = self._explored(part, spent + time.monotonic() - started)
             if part.name in found.breaches:
                 return Decision(REFUTED, METHOD, violation=self._replay(prop, exploration, found.breaches[part.name]))
         outcomes = [found for _, found in explorations.values()]
@@ -251,7 +251,7 @@ class PairSession:
         if not all(o.ends for o in outcomes):
             return Decision(VACUOUS, "cover", "the paths cannot both run to their end", exercised=exercised)
         says = set().union(*(o.says for o in outcomes))
-        if not any(self._says(part, world.terms, taken, says) for part in parts):
+        if not any(says_anything(part, world.terms, self.system, taken, says) for part in parts):
             return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
         decision = Decision(PROVED, f"{METHOD}, {size}", exercised=exercised)
         if self.limits.thorough and looks_at_caches(prop):
@@ -275,7 +275,7 @@ class PairSession:
         """
         from mmucheck.engines.second import decide_text
 
-        for kind in dict.fromkeys(_kind(part) for prop in proved for part in claims(prop)):
+        for kind in dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop)):
             exploration, _ = self._done[kind]
             answer = decide_text(exploration.evidence(), self.limits.confirm, self.limits)
             if answer == "sat":
@@ -286,16 +286,16 @@ class PairSession:
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
         """Of a property that was proved, for each exploration: what must be unsatisfiable, and a member of every cell."""
-        kinds = dict.fromkeys(map(_kind, claims(prop)))
+        kinds = dict.fromkeys(map(kind_of, claims(prop)))
         return [(exploration.evidence(), found.members) for exploration, found in (self._done[kind] for kind in kinds)]
 
     def repeat(self, prop: PropertyDecl, members: Sequence[Sequence[Member]]) -> str:
         """Explore again for a proof of the property, the cells of the given members only; why it is none, "" if ``evidence`` decides."""
-        kinds = list(dict.fromkeys(map(_kind, claims(prop))))
+        kinds = list(dict.fromkeys(map(kind_of, claims(prop))))
         if len(kinds) != len(members):
             return f"the property needs {len(kinds)} exploration(s), there are cells of {len(members)}"
         for kind, given in zip(kinds, members, strict=True):
-            group = [p for each in self.properties for p in claims(each) if _kind(p) == kind]
+            group = [p for each in self.properties for p in claims(each) if kind_of(p) == kind]
             deadline = time.monotonic() + self.limits.timeout if self.limits.timeout else 0.0
             exploration = Exploration(self.system, group, self.limits, deadline)
             found = exploration.repeat(given)
@@ -306,15 +306,6 @@ class PairSession:
                 return "paths with loops are not explored completely"
         decision = self.decide(prop)
         return "" if decision.verdict == PROVED else f"it is {decision.verdict}: {decision.reason}"
-
-    def _says(self, part: PropertyDecl, terms: Terms, taken: set[Act], says: set[str]) -> bool:
-        """Whether some run comes to a state in which the claim says anything (see mmucheck.engines.decide.Session)."""
-        event = event_of(part.formula)
-        if isinstance(part.formula, Op) and part.formula.op == "->":
-            return part.name in says
-        if event:
-            return occurs(terms, self.system, taken, event)
-        return not variables(part.formula) or bool(variables(part.formula) & self.system.variables_set())
 
     def _replay(self, prop: PropertyDecl, exploration: Exploration, breach: Breach) -> Violation:
         return replayed(self.system, self._simplest(exploration.world, breach), prop)
@@ -344,7 +335,7 @@ class PairSession:
         return scenario(self.system, self._paths, state, loads)
 
 
-def _kind(prop: PropertyDecl) -> tuple[bool, bool]:
+def kind_of(prop: PropertyDecl) -> tuple[bool, bool]:
     """Whether it asks about frames, and about tables."""
     kinds = {kind for _, kind in prop.binders}
     return "frame" in kinds, "table" in kinds
@@ -358,6 +349,17 @@ def claims(prop: PropertyDecl) -> list[PropertyDecl]:
         binders = tuple((name, kind) for name, kind in prop.binders if kind not in ("frame", "table") or name in named)
         found.append(replace(prop, name=f"{prop.name}.{i}", binders=binders, formula=formula))
     return found
+
+
+def says_anything(part: PropertyDecl, terms: Terms, system: System, taken: set[Act], says: set[str]) -> bool:
+    """Whether some run comes to a state in which a claim says anything (see mmucheck.engines.decide.Session); ``says``: the claims of
+    which a state did."""
+    event = event_of(part.formula)
+    if isinstance(part.formula, Op) and part.formula.op == "->":
+        return part.name in says
+    if event:
+        return occurs(terms, system, taken, event)
+    return not variables(part.formula) or bool(variables(part.formula) & system.variables_set())
 
 
 def said(prop: PropertyDecl) -> list[Expr]:

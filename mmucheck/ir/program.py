@@ -236,6 +236,8 @@ class System:
     notes: tuple[str, ...] = field(default=())
     levels: tuple[str, str] = LEVELS
     """Lower and upper level of the page table; keys of mmucheck.names.builtins.LEVEL_BITS."""
+    crowd: bool = False
+    """Whether ``threads`` are what any number of threads may run, any number of times, instead of one run each."""
 
     @property
     def page_bits(self) -> int:

@@ -5,6 +5,7 @@ A frame is the zero page, the witness or another; tables are told apart (mmuchec
 
 from __future__ import annotations
 
+from mmucheck.ir.program import Look, subexpressions
 from mmucheck.lower.scope import ALIVE, Scope
 from mmucheck.machine.concolic import ANY, FIRST_OTHER, NEW, VAGUE, WITNESS, Value
 from mmucheck.machine.memo import Recording
@@ -23,9 +24,13 @@ class Found:
 
 
 class Choices:
-    """A chooser that asks the run at hand. ``found``: what that run looked at first so far."""
+    """A chooser that asks the run at hand. ``found``: what that run looked at first so far; ``coarse``: whether entries at other
+    addresses are told apart only as far as references and tests of the zero page go, their permissions being open each time."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, coarse: bool = False) -> None:
+        self._coarse = coarse
+        nodes = (n for t in scope.threads for n in t.program.nodes)
+        self._zero = not coarse or any(isinstance(e, Look) and e.name == "zero_page" for n in nodes for a in n.step.args for e in subexpressions(a))
         self._domain = scope.domain
         self._frames, self._tables = scope.frames, scope.tables
         self._run: Recording | None = None
@@ -44,7 +49,10 @@ class Choices:
 
     def mapped(self) -> int:
         """The frame of an entry, or of an argument."""
-        return (VAGUE, ZERO_PAGE, WITNESS)[self._choose(2 + self._tracked())]
+        known = [WITNESS] if self._tracked() else []
+        if self._zero or not known:
+            known.insert(0, ZERO_PAGE)
+        return (VAGUE, *known)[self._choose(1 + len(known))]
 
     def table(self, label: str) -> int:
         """The witness, every other in use, and one that is not."""
@@ -76,7 +84,7 @@ class Choices:
             kind = self._choose(4)
             present = kind == PMD_HUGE
         fields = {"kind": kind, "frame": self.mapped() if present else ANY}
-        fields["write"] = self._choose(2) if present else ANY
+        fields["write"] = self._choose(2) if present and (own or not self._coarse) else ANY
         if what == "region":
             fields["table"] = ANY if kind != PMD_TABLE else self.table("") if own else self._elsewhere()
         return fields

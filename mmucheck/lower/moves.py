@@ -5,10 +5,10 @@ The steps are the machine's. A move goes on over steps of which nobody can notic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from mmucheck.ir.program import Local
+from mmucheck.ir.program import Local, Step
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.cuts import live_locals
 from mmucheck.lower.meetings import Meetings, Visit
@@ -29,10 +29,14 @@ class Moves:
         self._scope, self._choices, self._meetings, self._rounds, self._taken = scope, choices, meetings, rounds, taken
         self._domain, self._machine = scope.domain, scope.machine
         self._visible = Visibility(scope.system, scope.properties)
-        self._live = {t.name: live_locals(t.program) for t in scope.threads}
-        self._heads = {t.name: t.program.back_edge_targets() for t in scope.threads}
-        self._order = {t.name: {n: i for i, n in enumerate(t.program.topological())} for t in scope.threads}
+        self._live = {t.name: live_locals(t.program) for t in scope.running}
+        self._heads = {t.name: t.program.back_edge_targets() for t in scope.running}
+        self._order = {t.name: {n: i for i, n in enumerate(t.program.topological())} for t in scope.running}
         self.truncated = False
+
+    def live(self, thread: Thread, node: int) -> frozenset[str]:
+        """The thread's variables that may still be read from this node on."""
+        return self._live[thread.name][node]
 
     def goes_on(self, thread: Thread, node: int) -> bool:
         """Whether a move does not end before this node."""
@@ -51,19 +55,16 @@ class Moves:
                 self._forget(run, thread, frozenset(program.locals) - {p for p, _ in program.params})
             while True:
                 node = program.nodes[at]
-                met.update(self._meetings.visits(run, thread, node.step))
+                met.update(self._visits(run, thread, node.step))
                 outcome = self._machine.execute(run, thread, node.step, self._choices)  # type: ignore[arg-type]
                 if not self._domain.boolean(outcome.guard):
                     return None
+                self._decide_results(run, thread, node.step)
                 way = 0 if outcome.branch is None or self._domain.boolean(outcome.branch) else 1
                 self._taken.add((name, at, way))
                 target = node.successors[way]
-                if self._order[name][target] <= self._order[name][at] and not thread.device:
-                    rounds = cast(int, self._domain.force(run[f"{name}.rounds"]))
-                    if rounds >= self._rounds:
-                        self.truncated = True
-                        return None
-                    run[f"{name}.rounds"] = rounds + 1
+                if self._order[name][target] <= self._order[name][at] and not thread.device and not self._again(run, name):
+                    return None
                 dead = (live[at] | frozenset(node.step.results)) - live[target]
                 at = target
                 if thread.device:
@@ -77,9 +78,29 @@ class Moves:
                     self._forget(run, thread, frozenset(program.locals) - {p for p, _ in program.params})
                     at = DONE if self._scope.once else IDLE
             run[f"{name}.pc"] = at
+            self._rest(run, thread, at)
             return run.changes(), tuple(self._choices.found), frozenset(met)
 
         return body
+
+    def _visits(self, run: Recording, thread: Thread, step: Step) -> Iterable[Visit]:
+        """Where the step that comes next is."""
+        return self._meetings.visits(run, thread, step)
+
+    def _decide_results(self, run: Recording, thread: Thread, step: Step) -> None:
+        """What a step may decide of the values it gives that are open."""
+
+    def _again(self, run: Recording, name: str) -> bool:
+        """Whether the thread may go round a loop once more."""
+        rounds = cast(int, self._domain.force(run[f"{name}.rounds"]))
+        if rounds >= self._rounds:
+            self.truncated = True
+            return False
+        run[f"{name}.rounds"] = rounds + 1
+        return True
+
+    def _rest(self, run: Recording, thread: Thread, node: int) -> None:
+        """At the end of a move, before this node."""
 
     def _forget(self, run: Recording, thread: Thread, names: frozenset[str]) -> None:
         for name in sorted(names):

@@ -30,7 +30,7 @@ class NormalForm:
     def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
         self._scope, self._taken = scope, taken
         self._domain, self._machine = scope.domain, scope.machine
-        self._tables = [place for name, place in shape.places.items() if _is_table(scope, name)]
+        self._tables = [place for name, place in shape.places.items() if is_table(scope, name)]
         self._alive = shape.places[ALIVE]
         self._settle = remember(self._settled)
 
@@ -99,10 +99,13 @@ class NormalForm:
 
 
 class Telling:
-    """What states tell of properties. ``cover``: the conditions under which a property says anything."""
+    """What states tell of properties. ``cover``: the conditions under which a property says anything; ``done``: whether every path is
+    done in a state."""
 
-    def __init__(self, scope: Scope, cover: Callable[[PropertyDecl], Sequence[Expr]], remember: Remember) -> None:
+    def __init__(self, scope: Scope, cover: Callable[[PropertyDecl], Sequence[Expr]], remember: Remember,
+                 done: Callable[[Recording], bool] | None = None) -> None:  # fmt: skip
         self._scope, self._cover = scope, cover
+        self._done = done or self._all_paths_done
         self._told = remember(self._tell)
 
     def __call__(self, state: State, truth: Truth) -> tuple[Told, bool]:
@@ -116,7 +119,7 @@ class Telling:
         return Told(tuple(broken), tuple(says)), found[0].value[1]
 
     def _tell(self, run: Recording) -> Any:
-        done = all(not t.program.nodes[run.now(f"{t.name}.pc")].successors for t in self._scope.paths)
+        done = self._done(run)
         broken: list[str] = []
         says: list[str] = []
         for prop in self._scope.properties:
@@ -128,11 +131,15 @@ class Telling:
                     says.append(prop.name)
         return Told(tuple(broken), tuple(says)), done
 
+    def _all_paths_done(self, run: Recording) -> bool:
+        return all(not t.program.nodes[run.now(f"{t.name}.pc")].successors for t in self._scope.paths)
+
     def _holds_not(self, prop: PropertyDecl, run: Recording) -> bool:
         return self._scope.domain.boolean(violated(self._scope.machine, prop, run))  # type: ignore[arg-type]
 
 
-def _is_table(scope: Scope, name: str) -> bool:
+def is_table(scope: Scope, name: str) -> bool:
+    """Whether a variable of the state holds a table."""
     for thread in scope.threads:
         if name.startswith(f"{thread.name}."):
             return thread.program.locals.get(name[len(thread.name) + 1 :]) == "table"

@@ -34,17 +34,19 @@ _CACHE_LOOKS = ("cached", "cached_writable", "table_cached")
 
 
 class Scope:
-    """A system with two VMM threads as a group of properties sees it. Nothing in it changes."""
+    """A system with two VMM threads as a group of properties sees it. Nothing in it changes. ``kept``: how many
+    VMM threads run, all if 0; of the others it is only known what they could do. ``running``: those that do, and the handlers."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl]) -> None:
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], kept: int = 0, terms: Terms | None = None) -> None:
         self.system, self.properties = system, tuple(properties)
-        self.terms = Terms()
+        self.terms = Terms() if terms is None else terms
         self.domain = Concolic(self.terms)
         self.threads = threads_of(system)
         self.paths = tuple(t for t in self.threads if not t.device)
         self.handlers = tuple(t for t in self.threads if t.device)
+        self.running = (*self.paths[:kept], *self.handlers) if kept else self.threads
         kinds = {kind for p in properties for _, kind in p.binders}
-        full = witness_layout(self.threads)
+        full = witness_layout(self.running)
         self.frames, self.tables = "frame" in kinds, "table" in kinds
         layout = Layout(full.pages, full.regions, full.frames if self.frames else (), full.tables if self.tables else (), True)
         self.machine: Machine[Any] = Machine(self.domain, system, layout)

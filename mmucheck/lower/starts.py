@@ -49,15 +49,15 @@ class _StartDomain(Concolic):
 
 class Starts:
     """Every quiescent start up to the names of frames and tables. ``states``: by name of what is kept; ``assume``: what the numbers of
-    all of them satisfy."""
+    all of them satisfy. ``one``: whether a single one will do."""
 
-    def __init__(self, scope: Scope, choices: Choices) -> None:
+    def __init__(self, scope: Scope, choices: Choices, one: bool = False) -> None:
         self._scope, self._choices = scope, choices
         self.states: list[dict[str, Any]] = []
         self.assume: list[Term] = []
         for zero in (False, True) if scope.frames else (False,):
             waiting: list[tuple[int, ...]] = [()]
-            while waiting:
+            while waiting and not (one and self.states):
                 script = waiting.pop()
                 state = self._start(zero, script, waiting)
                 if state is not None and state not in self.states:

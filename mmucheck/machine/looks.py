@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Look, Nondet, Op, System
 from mmucheck.machine.domain import BOOL, COUNT, FRAME, KIND, NUMBER, Domain
 from mmucheck.machine.state import (
+    CROWD,
     PMD_HUGE,
     PMD_NONE,
     PMD_TABLE,
@@ -98,7 +99,9 @@ class Looks(Generic[V]):
 
     def slot_freed(self, state: State[V], what: str, slot: str) -> V:
         d = self.domain
-        return d.and_(d.eq(state[f"{what}.{slot}.refs"], d.const(0, COUNT)), d.not_(state[f"{what}.{slot}.others"]))
+        known = d.eq(state[f"{what}.{slot}.refs"], d.const(0, COUNT))
+        crowd = state.get(f"{what}.{slot}.{CROWD}", self.false)
+        return d.and_(known, d.not_(state[f"{what}.{slot}.others"]), d.not_(crowd))
 
     # ---- expressions
 

@@ -117,6 +117,9 @@ class Chooser(Protocol[V]):
 UNLINKED = "event.entries_unlinked"
 """Whether a table may have been unlinked with entries in it, or filled before it was linked. Kept in an open world only."""
 
+CROWD = "crowd"
+"""Of a frame or table: whether threads that are not kept own references on it (mmucheck.lower.crowd)."""
+
 PAGE_FIELDS = ("kind", "frame", "write")
 REGION_FIELDS = ("kind", "frame", "write", "table")
 SORTS = {"kind": KIND, "frame": FRAME, "write": BOOL, "table": TABLE, "valid": BOOL}

@@ -88,12 +88,16 @@ class OpenWorld(Core[V]):
 
     def forget_foreign(self, state: State[V]) -> None:
         """The foreign pages and regions are no longer kept: what they hold is any value when next looked at."""
-        for what, fields in (("page", PAGE_FIELDS), ("region", REGION_FIELDS)):
+        for what in ("page", "region"):
             for slot in self._foreign(what):
-                self._forget(state, what, slot, self.looks.true)
-                state[f"{what}.{slot}.key"] = self.domain.const(FOREIGN_KEY_FREE, NUMBER)
-                for field in fields:
-                    state[f"{what}.{slot}.{field}"] = self.domain.const(0, SORTS[field])
+                self.forget_slot(state, what, slot)
+
+    def forget_slot(self, state: State[V], what: str, slot: str) -> None:
+        """One foreign page or region is no longer kept."""
+        self._forget(state, what, slot, self.looks.true)
+        state[f"{what}.{slot}.key"] = self.domain.const(FOREIGN_KEY_FREE, NUMBER)
+        for field in PAGE_FIELDS if what == "page" else REGION_FIELDS:
+            state[f"{what}.{slot}.{field}"] = self.domain.const(0, SORTS[field])
 
     def _forget(self, state: State[V], what: str, foreign: str, when: V) -> None:
         """Before a foreign entry gives way to another: its reference, known until now, goes to the unknown holders. If the path

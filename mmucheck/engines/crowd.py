@@ -1,0 +1,454 @@
+"""Deciding the properties of a crowd: any number of VMM threads, each of which runs any of some paths any number of times.
+
+The threads are looked at one at a time (Flanagan and Qadeer, SPIN 2003): the states of each path are explored beside the deeds of all
+others, until no thread does anything that has not been taken into account. What this rests on: mmucheck/README.md, "Crowds".
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmucheck.engines.exercise import explored
+from mmucheck.engines.pairs import PairSession, claims, kind_of, said, says_anything
+from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
+from mmucheck.ir.crowd import Crowd
+from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.lower.crowd import MemberWorld, Writes, at_heads
+from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
+from mmucheck.lower.scope import State
+from mmucheck.machine.terms import Term, Terms, evaluate
+
+METHOD = "thread-modular exploration"
+MAX_STATES = 6_000_000
+"""Explored for one group of properties."""
+
+Stands = tuple[tuple[str, Term], ...]
+"""What the variables at a loop's head stand for."""
+
+
+class Exhausted(Exception):
+    """A limit is used up, or the argument does not apply. The text says which."""
+
+
+class _Again(Exception):
+    """What was taken for granted about other threads, or about numbers, is not so: begin again with what is known now."""
+
+
+@dataclass
+class Cell:
+    """One choice of the numbers of one path, for all that compare alike, and the states seen for it."""
+
+    world: MemberWorld
+    model: dict[str, int]
+    truths: dict[Term, bool] = field(default_factory=dict)
+    seen: set[State] = field(default_factory=set)
+    faces: dict[tuple[Any, ...], tuple[Shared, Stand, tuple[int, int]]] = field(default_factory=dict)
+    deeds: dict[tuple[Any, ...], tuple[Shared, Deed] | None] = field(default_factory=dict)
+
+    def face(self, state: State) -> tuple[Shared, Stand, tuple[int, int]]:
+        """See mmucheck.lower.faces.Faces.face."""
+        part = self.world.faces.part(state)
+        found = self.faces.get(part)
+        if found is None:
+            found = self.faces[part] = self.world.faces.face(state, self.truth)
+        return found
+
+    def deed(self, before: State, after: State, leaves: bool) -> tuple[Shared, Deed] | None:
+        """See mmucheck.lower.faces.Faces.deed."""
+        key = (self.world.faces.part(before), self.world.faces.part(after), leaves)
+        if key not in self.deeds:
+            self.deeds[key] = self.world.faces.deed(before, after, self.truth, leaves)
+        return self.deeds[key]
+
+    def truth(self, term: Term) -> bool:
+        """The truth of a comparison for the member, noted."""
+        found = self.truths.get(term)
+        if found is None:
+            found = self.truths[term] = bool(evaluate([term], self.model)[0])
+        return found
+
+    def condition(self) -> Term:
+        """True of exactly the members."""
+        terms = self.world.terms
+        return terms.and_(*(t if true else terms.not_(t) for t, true in self.truths.items()))
+
+
+@dataclass
+class Member:
+    """A program of the crowd: its world, its cells, where it began, and the arrivals at its loops' heads."""
+
+    world: MemberWorld
+    cells: list[Cell] = field(default_factory=list)
+    entries: dict[tuple[tuple[str, Any], ...], None] = field(default_factory=dict)
+    arrivals: dict[tuple[int, State, Stands, int], None] = field(default_factory=dict)
+    joins: dict[tuple[int, int, Stands, frozenset[str]], bool] = field(default_factory=dict)
+    ends: bool = False
+
+
+@dataclass
+class Outcome:
+    """What exploring came to. ``alarms``: by claim, the path whose thread came to a state that breaks it, and where it was; ``reason``:
+    why it is not complete, "" if it is."""
+
+    members: list[Member] = field(default_factory=list)
+    states: int = 0
+    alarms: dict[str, str] = field(default_factory=dict)
+    says: set[str] = field(default_factory=set)
+    reason: str = ""
+
+    @property
+    def cells(self) -> int:
+        """Of all paths together."""
+        return sum(len(m.cells) for m in self.members)
+
+
+class Exploration:
+    """The states of every path of a crowd, for properties that ask about the same kinds of things."""
+
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float) -> None:
+        self._crowd, self._properties = Crowd(system), tuple(properties)
+        self._limits, self._deadline = limits, deadline
+        self._wanted = {p.name for p in properties}
+        self._writes = Writes()
+        self._aligned: dict[str, int] = {}
+        self._starts: list[dict[str, Any]] = []
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Explore until nothing new comes up, every property is in doubt, or a limit is reached."""
+        while True:
+            self._begin()
+            try:
+                self._explore()
+            except _Again:
+                self._writes = Writes(frozenset(self._writes.found))
+                continue
+            except Exhausted as limit:
+                self.outcome.reason = str(limit)
+            return self.outcome
+
+    def _begin(self) -> None:
+        number = len(self._crowd.system.threads)
+        systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
+        terms = Terms()
+        worlds = [MemberWorld(s, self._properties, said, self._writes, terms, () if i else self._starts) for i, s in enumerate(systems)]
+        self._starts = worlds[0].starts
+        self.outcome = Outcome([Member(w) for w in worlds], self.outcome.states)
+        self._queue: deque[tuple[Member, int, State]] = deque()
+        self._deeds: dict[Shared, dict[Deed, None]] = {}
+        self._stands: dict[Shared, dict[Stand, None]] = {}
+        self._turns: dict[tuple[Shared, Stand], dict[Turn, None]] = {}
+        self._at: dict[tuple[Shared, Stand], list[tuple[Member, int, State]]] = {}
+        self._idle = self.outcome.members[0]
+
+    def _explore(self) -> None:
+        idle = self._idle
+        idle.cells.append(Cell(idle.world, {}))
+        for start in idle.world.starts:
+            self._add(idle, 0, [start[n] for n in idle.world.names])
+        while self._wanted - set(self.outcome.alarms):
+            self._drain()
+            if not self._another_cell():
+                return
+
+    def _drain(self) -> None:
+        counted = 0
+        while self._queue:
+            counted += 1
+            if counted & 0xFF == 0:
+                self._within_limits()
+                if not self._wanted - set(self.outcome.alarms):
+                    return
+            member, cell, state = self._queue.popleft()
+            self._follow(member, cell, state)
+
+    def _within_limits(self) -> None:
+        if self._writes.grown() or any(m.world.realigned for m in self.outcome.members):
+            raise _Again
+        if self._limits.rlimit and self.outcome.states > self._limits.rlimit:
+            raise Exhausted("resource limit")
+        if self.outcome.states > MAX_STATES:
+            raise Exhausted(f"more than {MAX_STATES} states")
+        if self._deadline and time.monotonic() > self._deadline:
+            raise Exhausted("timeout")
+
+    # ---- one state
+
+    def _add(self, member: Member, number: int, values: list[Any]) -> None:
+        """A state of a path, if it is new: told of the properties, seen by others, and to be followed."""
+        world, cell = member.world, member.cells[number]
+        self._put(member, number, world.settled(values, cell.truth))
+
+    def _put(self, member: Member, number: int, state: State) -> None:
+        world, cell = member.world, member.cells[number]
+        if state in cell.seen:
+            return
+        shared, stand, owned = cell.face(state)
+        if min(owned) < 0:
+            raise Exhausted(f"`{world.me.program.name}` drops a reference before the entry that owns it is gone")
+        cell.seen.add(state)
+        self.outcome.states += 1
+        told, _ = world.told(state, cell.truth)
+        self.outcome.says.update(told.says)
+        for name in told.broken:
+            self.outcome.alarms.setdefault(name, self._where(world, state))
+        key = (shared, stand)
+        self._queue.append((member, number, state))
+        if key not in self._turns:
+            self._turns[key] = {}
+            self._at[key] = []
+            self._stands.setdefault(shared, {})[stand] = None
+            for deed in self._deeds.get(shared, {}):
+                came = turn(deed, stand)
+                if came is not None:
+                    self._turns[key][came] = None
+        self._at[key].append((member, number, state))
+        for known in list(self._turns[key]):
+            self._turn(member, number, state, known)
+        if member is self._idle:
+            self._start_all(state, shared, stand)
+
+    def _where(self, world: MemberWorld, state: State) -> str:
+        program = world.me.program
+        origin = program.nodes[world.pc(state)].step.origin
+        return f"`{program.name}`, line {origin.span.line}" if program.name != "idle" else "between two runs"
+
+    def _turn(self, member: Member, number: int, state: State, came: Turn) -> None:
+        for after in member.world.turned(state, came, member.cells[number].truth):
+            self._put(member, number, after)
+
+    def _publish(self, shared: Shared, deed: Deed) -> None:
+        deeds = self._deeds.setdefault(shared, {})
+        if deed in deeds:
+            return
+        deeds[deed] = None
+        for stand in list(self._stands.get(shared, {})):
+            known = self._turns[shared, stand]
+            came = turn(deed, stand)
+            if came is not None and came not in known:
+                known[came] = None
+                for member, number, state in list(self._at[shared, stand]):
+                    self._turn(member, number, state, came)
+
+    def _follow(self, member: Member, number: int, state: State) -> None:
+        world, cell = member.world, member.cells[number]
+        for values, mine in world.successors(state, cell.truth):
+            after = world.settled(values, cell.truth)
+            if mine:
+                done = world.done(after)
+                deed = cell.deed(state, after, done)
+                if deed is not None:
+                    self._publish(*deed)
+                if done:
+                    member.ends = True
+                    self._leave(world, after)
+                    continue
+                if world.pc(after) in world.heads:
+                    self._arrive(member, number, after)
+                    continue
+            self._put(member, number, after)
+
+    # ---- from path to path
+
+    def _leave(self, world: MemberWorld, state: State) -> None:
+        given = dict(world.neutral(state))
+        start = self._idle.world.starts[0]
+        self._add(self._idle, 0, [given.get(n, start[n]) for n in self._idle.world.names])
+
+    def _start_all(self, state: State, shared: Shared, stand: Stand) -> None:
+        common = self._idle.world.neutral(state)
+        if self._idle.world.counts_runs:
+            self._publish(shared, Deed(stand, replace(stand, running=(True, stand.running[1])), shared, (False, False)))
+        for member in self.outcome.members[1:]:
+            if common not in member.entries:
+                member.entries[common] = None
+                for number in range(len(member.cells)):
+                    self._enter(member, number, common)
+
+    def _enter(self, member: Member, number: int, common: tuple[tuple[str, Any], ...]) -> None:
+        for values in member.world.entered(common):
+            self._add(member, number, values)
+
+    # ---- loops and cells
+
+    def _arrive(self, member: Member, number: int, state: State) -> None:
+        world = member.world
+        head = world.pc(state)
+        try:
+            abstract, stands = world.abstracted(head, state, self._aligned)
+        except ValueError as obstacle:
+            raise Exhausted(f"`{world.me.program.name}`: {obstacle}") from None
+        key = (number, abstract, stands, head)
+        if key in member.arrivals:
+            return
+        member.arrivals[key] = None
+        for other in range(len(member.cells)):
+            self._join(member, key, other)
+
+    def _join(self, member: Member, arrival: tuple[int, State, Stands, int], target: int) -> None:
+        """The state at a loop's head goes on in a cell, if its numbers may be such."""
+        source, state, stands, head = arrival
+        for comparison in member.world.order_at(head, state):
+            member.cells[source].truth(comparison)
+            member.cells[target].truth(comparison)
+        if self._joins(member, source, target, stands, member.world.mentioned(state)):
+            self._put(member, target, state)
+
+    def _joins(self, member: Member, source: int, target: int, stands: Stands, mentioned: frozenset[str]) -> bool:
+        """Whether numbers of one cell may be such at a loop's head as they are in another."""
+        key = (source, target, stands, mentioned)
+        found = member.joins.get(key)
+        if found is None:
+            found = member.joins[key] = self._may_join(member.world, member.cells[source], member.cells[target], stands, mentioned)
+        return found
+
+    def _may_join(self, world: MemberWorld, one: Cell, other: Cell, stands: Stands, mentioned: frozenset[str]) -> bool:
+        terms = world.terms
+        kept = mentioned - {name for name, _ in stands}
+        for term, true in one.truths.items():
+            if other.truths.get(term, true) != true and not at_heads((term,)) - kept:
+                return False
+        values = evaluate([t for _, t in stands], one.model)
+        model = {n: v for n, v in one.model.items() if "!head" not in n or n in kept}
+        model |= {n: v for n, v in other.model.items() if "!head" in n and n not in kept}
+        model |= dict(zip((n for n, _ in stands), values, strict=True))
+        if evaluate([other.condition()], model)[0]:
+            return True
+        names = {n for cell in (one, other) for n in at_heads(cell.truths)} | {n for n, _ in stands}
+        fresh = {world.number(n): world.number(n + "'") for n in names - kept}
+        (moved,) = terms.substitute([other.condition()], fresh)
+        equal = [terms.eq(world.aligned(fresh.get(world.number(n), world.number(n)), n, self._aligned), t) for n, t in stands]
+        answer = self._ask([*world.assume, one.condition(), moved, *equal])
+        return answer is not None
+
+    def _another_cell(self) -> bool:
+        """Whether there are numbers outside all cells; if so, a cell for some of them has been begun."""
+        for member in self.outcome.members[1:]:
+            model = self._ask(self.outside(member))
+            if model is not None:
+                member.cells.append(Cell(member.world, model))
+                number = len(member.cells) - 1
+                for common in list(member.entries):
+                    self._enter(member, number, common)
+                for arrival in list(member.arrivals):
+                    self._join(member, arrival, number)
+                return True
+        return False
+
+    def outside(self, member: Member) -> list[Term]:
+        """True of numbers in no cell of a path."""
+        return [*member.world.assume, *(member.world.terms.not_(c.condition()) for c in member.cells)]
+
+    def _ask(self, assertions: Iterable[Term]) -> dict[str, int] | None:
+        remaining = max(0.001, self._deadline - time.monotonic()) if self._deadline else 0.0
+        answer = Solver(list(assertions), (), self._limits, strategy="few").check(timeout=remaining)
+        if answer.status == "unknown":
+            raise Exhausted(answer.reason)
+        return answer.model if answer.status == "sat" else None
+
+
+class CrowdSession:
+    """One crowd: properties that ask about the same kinds of things are explored together. Like mmucheck.engines.decide.Session."""
+
+    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
+        self.system, self.properties, self.limits = system, properties, limits
+        self._done: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
+
+    def _explored(self, part: PropertyDecl, spent: float) -> tuple[Exploration, Outcome]:
+        kind = kind_of(part)
+        if kind not in self._done:
+            group = [p for prop in self.properties for p in claims(prop) if kind_of(p) == kind]
+            deadline = time.monotonic() + self.limits.timeout - spent if self.limits.timeout else 0.0
+            exploration = Exploration(self.system, group, self.limits, deadline)
+            self._done[kind] = exploration, exploration.run()
+        return self._done[kind]
+
+    def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
+        """A decision for one property; ``spent``: seconds of its time that are gone already."""
+        obstacle = out_of_reach(self.system)
+        if obstacle:
+            return Decision(INCONCLUSIVE, METHOD, obstacle)
+        started = time.monotonic()
+        parts = claims(prop)
+        found: dict[tuple[bool, bool], Outcome] = {}
+        for part in parts:
+            _, outcome = self._explored(part, spent + time.monotonic() - started)
+            found[kind_of(part)] = outcome
+            if part.name in outcome.alarms:
+                return self._doubted(prop, outcome.alarms[part.name], spent + time.monotonic() - started)
+        outcomes = list(found.values())
+        size = f"{sum(o.states for o in outcomes)} states in {sum(o.cells for o in outcomes)} cells of numbers"
+        reason = next((o.reason for o in outcomes if o.reason), "")
+        if reason:
+            return Decision(INCONCLUSIVE, METHOD, f"{reason}, after {size}")
+        stuck = [m.world.me.program.name for o in outcomes for m in o.members[1:] if not m.ends]
+        exercised = self._exercised(outcomes)
+        if stuck:
+            return Decision(VACUOUS, "cover", f"`{stuck[0]}` cannot run to its end", exercised=exercised)
+        if not any(self._says(part, outcomes) for part in parts):
+            return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
+        return Decision(PROVED, f"{METHOD}, {size}", exercised=exercised)
+
+    def _exercised(self, outcomes: Sequence[Outcome]) -> Exercised:
+        seen = [
+            explored(worlds[0].terms, replace(self.system, threads=(program,), crowd=False), _renamed(set().union(*(w.taken for w in worlds))))
+            for program, worlds in zip(self.system.threads, self._worlds(outcomes), strict=True)
+        ]  # fmt: skip
+        missing = tuple(dict.fromkeys(m for e in seen for m in e.missing))
+        return Exercised(sum(e.reached for e in seen), sum(e.total for e in seen), missing)
+
+    @staticmethod
+    def _worlds(outcomes: Sequence[Outcome]) -> Iterator[list[MemberWorld]]:
+        for members in zip(*(o.members[1:] for o in outcomes), strict=True):
+            yield [m.world for m in members]
+
+    def _says(self, part: PropertyDecl, outcomes: Sequence[Outcome]) -> bool:
+        says = set().union(*(o.says for o in outcomes))
+        return any(
+            says_anything(part, ws[0].terms, replace(self.system, threads=(p,), crowd=False), _renamed(set().union(*(w.taken for w in ws))), says)
+            for p, ws in zip(self.system.threads, self._worlds(outcomes), strict=True)
+        )  # fmt: skip
+
+    def _doubted(self, prop: PropertyDecl, where: str, spent: float) -> Decision:
+        """The argument does not go through: two threads that run one path each may show why."""
+        programs = self.system.threads
+        started = time.monotonic()
+        for i, one in enumerate(programs):
+            for other in programs[i:]:
+                left = self.limits.timeout - spent - (time.monotonic() - started)
+                if self.limits.timeout and left <= 0:
+                    return Decision(INCONCLUSIVE, METHOD, f"timeout, looking for two runs that break it (in doubt at {where})")
+                pair = replace(self.system, threads=(one, other), crowd=False)
+                limits = replace(self.limits, timeout=left if self.limits.timeout else 0.0, confirm="")
+                decision = PairSession(pair, [prop], limits).decide(prop)
+                if decision.verdict == REFUTED:
+                    return decision
+        return Decision(INCONCLUSIVE, METHOD, f"in doubt at {where}; no two runs, one each, were found to break it")
+
+    def breaks(self, prop: PropertyDecl) -> bool | None:
+        """Whether some run breaks the property; None if that was not decided."""
+        verdict = self.decide(prop).verdict
+        return {PROVED: False, REFUTED: True}.get(verdict)
+
+
+def out_of_reach(system: System) -> str:
+    """Why the argument does not apply to a crowd, "" if it does."""
+    for device in system.devices:
+        if device.handlers:
+            return f"the handlers of `{device.name}` run beside any number of threads: not covered"
+    if system.variables_set():
+        return f"hooks count in `{min(system.variables_set())}`: not covered for any number of threads"
+    for program in system.threads:
+        if any(program.locals[n] == "table" for n, _ in program.params):
+            return f"`{program.name}` is given a page-table page: not covered for any number of threads"
+    return ""
+
+
+def _renamed(taken: Iterable[tuple[str, Any, int]]) -> set[tuple[str, Any, int]]:
+    """Acts of the kept thread as those of a system in which it is alone."""
+    return {("vmm" if name == "vmm1" else name, what, way) for name, what, way in taken}

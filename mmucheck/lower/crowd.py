@@ -1,0 +1,339 @@
+"""The witness world as one thread of a crowd sees it: its own path step by step, and whatever the others' deeds make of it.
+
+The states are those of mmucheck.lower.explicit with one thread kept. What this rests on: mmucheck/README.md, "Crowds".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any
+
+from mmucheck.ir.program import Expr, PropertyDecl, Step, System
+from mmucheck.lower.choices import Choices
+from mmucheck.lower.faces import ACTIVE, Faces, Turn, pending, reads
+from mmucheck.lower.meetings import Meetings
+from mmucheck.lower.moves import Moves
+from mmucheck.lower.normal import NormalForm, Telling
+from mmucheck.lower.scope import Scope, State, Truth, shape
+from mmucheck.lower.starts import Starts
+from mmucheck.lower.unroll import Act
+from mmucheck.machine.concolic import ANY, VAGUE, WITNESS
+from mmucheck.machine.domain import NUMBER
+from mmucheck.machine.looks import View
+from mmucheck.machine.memo import Memo, Recording
+from mmucheck.machine.state import CROWD, FOREIGN_KEY_FREE, ZERO_PAGE, Thread, holds
+from mmucheck.machine.terms import Term, Terms, postorder
+from mmucheck.machine.visibility import changes_table, changes_upper
+
+Cover = Callable[[PropertyDecl], Sequence[Expr]]
+
+
+class Writes:
+    """Which entries are written under which locks, anywhere in the crowd: what a thread may rely on while it holds one of them.
+
+    ``known``: (page or region, locks that cover what is written) as far as it was known when the worlds were made; ``found``: with what
+    has been seen since.
+    """
+
+    def __init__(self, known: frozenset[tuple[str, frozenset[tuple[str, str]]]] = frozenset()) -> None:
+        self.known = known
+        self.found = set(known)
+
+    def grown(self) -> bool:
+        """Whether something was found that was not known."""
+        return len(self.found) > len(self.known)
+
+    def covered(self, what: str, held: frozenset[tuple[str, str]]) -> bool:
+        """Whether nobody else can write a page or region for which these locks are held."""
+        return all(
+            any(name == mine and not how == mode == "read" for name, how in locks for mine, mode in held)
+            for of, locks in self.known if of == what
+        )  # fmt: skip
+
+
+class _MemberMoves(Moves):
+    """Moves of the kept thread. Foreign pages and regions that others may write are forgotten as soon as they may."""
+
+    def __init__(self, scope: Scope, choices: Choices, meetings: Meetings, taken: set[Act], writes: Writes) -> None:
+        super().__init__(scope, choices, meetings, 0, taken)
+        self._writes = writes
+        self._locks = {lock.name: lock for lock in scope.system.locks}
+        me = scope.paths[0].name
+        self._holds = [h for h in holds(scope.system) if h.thread == me]
+        self._number = scope.paths[0].number
+        self._kept = [("page", s.name) for s in scope.machine.layout.pages if s.foreign]
+        self._kept += [("region", s.name) for s in scope.machine.layout.regions if s.foreign]
+
+    def _again(self, run: Recording, name: str) -> bool:
+        return True
+
+    def _decide_results(self, run: Recording, thread: Thread, step: Step) -> None:
+        """A frame found where nothing is mapped is some frame: which one is decided once, since references may be taken and dropped."""
+        for name in step.results:
+            if thread.program.locals.get(name) == "frame" and self._domain.force(run[thread.local(name)]) == ANY:
+                run[thread.local(name)] = self._choices.mapped()
+
+    def _visits(self, run: Recording, thread: Thread, step: Step) -> tuple[()]:
+        if changes_table(step):
+            whole = step.op in ("fill_table", "clear_table")
+            what = "region" if changes_upper(step) or step.op.endswith("_pmd") else "page"
+            at = self._machine.looks.value(step.args[0], View(run, f"{thread.name}."))  # type: ignore[arg-type]
+            size = 1 << (self._scope.system.region_bits if what == "region" or whole else self._scope.system.page_bits)
+            self._writes.found.add((what, self._covering(run, at, size)))
+        return ()
+
+    def _covering(self, run: Recording, at: Any, size: int) -> frozenset[tuple[str, str]]:
+        """The locks held that cover the whole block of ``size`` bytes at an address."""
+        domain, found = self._domain, set()
+        for hold in self._holds:
+            lock = hold.lock
+            if lock.key == "address" and lock.granule >= size and domain.boolean(run[hold.part("held")]):
+                key = domain.binary("udiv", at, domain.const(lock.granule, NUMBER))
+                if domain.boolean(domain.eq(run[hold.part("key")], key)):
+                    found.add((lock.name, "read" if domain.boolean(run[hold.part("shared")]) else "write"))
+        for lock in self._scope.system.locks:
+            if lock.key:
+                continue
+            if domain.boolean(domain.eq(run[f"lock.{lock.name}"], self._number)):
+                found.add((lock.name, "write"))
+            elif self._reads(run, lock.name):
+                found.add((lock.name, "read"))
+        return frozenset(found)
+
+    def _reads(self, run: Recording, lock: str) -> bool:
+        readers = self._domain.force(run[f"lock.{lock}.readers"])
+        assert isinstance(readers, int)
+        return readers > (1 if readers and self._domain.boolean(run.get(reads(self._locks[lock]), False)) else 0)
+
+    def _rest(self, run: Recording, thread: Thread, node: int) -> None:
+        for what, slot in self._kept:
+            key = self._domain.force(run[f"{what}.{slot}.key"])
+            assert isinstance(key, Term)
+            if key.op == "const" and key.value == FOREIGN_KEY_FREE:
+                continue
+            size = 1 << (self._scope.system.region_bits if what == "region" else self._scope.system.page_bits)
+            if node in self._heads[thread.name] or not self._writes.covered(what, self._covering(run, key, size)):
+                self._machine.forget_slot(run, what, slot)  # type: ignore[arg-type]
+
+
+class MemberWorld:
+    """One program of a crowd beside the rest (mmucheck.ir.crowd.Crowd.member).
+
+    ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing (``known``: if they are), one of another; ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of
+    its states; ``heads``: where loops begin; ``names``: of what is kept, in the order of a state.
+    """
+
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], cover: Cover, writes: Writes,
+                 terms: Terms, known: Sequence[dict[str, Any]] = ()) -> None:  # fmt: skip
+        self.scope = scope = Scope(system, properties, 1, terms)
+        self.terms = scope.terms
+        self._choices = Choices(scope, coarse=True)
+        self._idle = not system.threads[0].nodes[system.threads[0].entry].successors
+        starts = Starts(scope, self._choices, one=not self._idle or bool(known))
+        self.assume = starts.assume
+        extra = self._extra(any(p.when != "always" for p in properties))
+        self.starts = list(known) or [{**state, **extra} for state in starts.states]
+        self._shape = shape(scope, self.starts[0])
+        self.names = self._shape.names
+        self.taken: set[Act] = set()
+        self.me = scope.paths[0]
+        self.faces = Faces(scope, self._shape, system.locks)
+        self._moves = _MemberMoves(scope, self._choices, Meetings(scope, self.starts[0]), self.taken, writes)
+        self._normal = NormalForm(scope, self._shape, self._memo, self.taken)
+        self.told = Telling(scope, cover, self._memo, self._quiet)
+        self._others = self._memo(self._moves.others)
+        self._next: dict[int, Memo] = {}
+        self._settling: dict[tuple[Any, ...], tuple[tuple[int, Any], ...]] = {}
+        self._turning: dict[tuple[tuple[Any, ...], Turn], list[tuple[tuple[int, Any], ...]]] = {}
+        self._mentioned: dict[tuple[Any, ...], frozenset[str]] = {}
+        self._numbers = [i for i, n in enumerate(self._shape.names) if isinstance(self.starts[0][n], Term)]
+        self._pc = self._shape.places[f"{self.me.name}.pc"]
+        program = self.me.program
+        self.heads = program.back_edge_targets()
+        self.varying = {head: self._varying(head) for head in self.heads}
+        self.realigned = False
+        self.counts_runs = ACTIVE in self.names
+
+    def _extra(self, ends: bool) -> dict[str, Any]:
+        scope = self.scope
+        extra: dict[str, Any] = {reads(lock): False for lock in scope.system.locks if not lock.key}
+        extra |= {f"frame.{f}.{CROWD}": False for f in scope.machine.layout.frames}
+        extra |= {f"table.{t}.{CROWD}": False for t in scope.machine.layout.tables}
+        kinds = [what for what, slots in (("frame", scope.machine.layout.frames), ("table", scope.machine.layout.tables)) if slots]
+        extra |= {pending(who, what): False for who in (scope.paths[0].name, "crowd") for what in kinds}
+        return extra | ({ACTIVE: False} if ends else {})
+
+    def _memo(self, body: Callable[[Recording], Any]) -> Memo:
+        return Memo(self._shape.places, body, self.scope.domain, self._begin, self._shape.fixed)
+
+    def _begin(self, run: Recording) -> None:
+        self.scope.domain.oracle = run
+        self._choices.begin(run)
+
+    def _quiet(self, run: Recording) -> bool:
+        return self._idle and not run.get(ACTIVE, True)
+
+    def _varying(self, head: int) -> tuple[int, ...]:
+        """The places of the numbers that the loop at this head changes."""
+        program, name = self.me.program, self.me.name
+        body = _loop(program.nodes, head)
+        changed = {r for n in body for r in program.nodes[n].step.results} & self._moves.live(self.me, head)
+        if any(program.nodes[n].step.op in ("tlb_gather", "tlb_track") for n in body):
+            changed |= {"tlb_start", "tlb_end"}
+        names = [f"{name}.{c}" for c in sorted(changed) if program.locals.get(c, "number") not in ("bool", "frame", "table")]
+        return tuple(self._shape.places[n] for n in names if n in self._shape.places)
+
+    # ---- states
+
+    def pc(self, state: State) -> int:
+        """Where the kept thread is."""
+        found: int = state[self._pc]
+        return found
+
+    def done(self, state: Sequence[Any]) -> bool:
+        """Whether the kept thread has run to its end."""
+        return not self._idle and not self.me.program.nodes[state[self._pc]].successors
+
+    def settled(self, values: list[Any], truth: Truth) -> State:
+        """The state these values come to; they are used up."""
+        part = self.faces.part(values)
+        found = self._settling.get(part)
+        if found is None:
+            found = self._settling[part] = self.faces.settling(values)
+        for place, value in found:
+            values[place] = value
+        return self._normal(values, truth)
+
+    def successors(self, state: State, truth: Truth) -> Iterator[tuple[list[Any], bool]]:
+        """What the state may become by a move of the thread (true) or of a device or an unknown holder (false), before it settles."""
+        pc = self.pc(state)
+        if self.me.program.nodes[pc].successors:
+            memo = self._next.get(pc)
+            if memo is None:
+                memo = self._next[pc] = self._memo(self._moves.of(self.me, pc))
+            for result in memo(state, truth):
+                if result.value is not None:
+                    after = _changed(state, result.value[0])
+                    self.faces.moved(state, after)
+                    yield after, True
+        for result in self._others(state, truth):
+            if result.value is not None:
+                yield _changed(state, result.value), False
+
+    def turned(self, state: State, turn: Turn, truth: Truth) -> Iterator[State]:
+        """What another thread's deed makes of a state."""
+        key = (self.faces.part(state), turn)
+        ways = self._turning.get(key)
+        if ways is None:
+            ways = self._turning[key] = self.faces.turning(state, turn)
+        for changes in ways:
+            yield self.settled(_changed(state, changes), truth)
+
+    # ---- from one program to another
+
+    def neutral(self, state: State) -> tuple[tuple[str, Any], ...]:
+        """What of a state is left when the thread is done with its path: by name, what is not its own."""
+        values = list(state)
+        self.faces.leave(values)
+        return tuple((n, v) for n, v in zip(self.names, values, strict=True) if _common(n))
+
+    def entered(self, common: Sequence[tuple[str, Any]]) -> list[list[Any]]:
+        """The states in which this path begins where another has left off, one for each choice of what it is given."""
+        given, own = dict(common), {n: v for n, v in self.starts[0].items() if not _common(n)}
+        found: list[list[Any]] = []
+        for choice in self._parameters(given.get("frame.f.id") == WITNESS):
+            values = {**own, **choice, **given}
+            found.append([values[n] for n in self.names])
+        return found
+
+    def _parameters(self, tracked: bool) -> list[dict[str, Any]]:
+        """Every choice of the parameters that are not numbers. ``tracked``: whether the witness is a frame that may be given."""
+        kinds = {self.me.local(n): self.me.program.locals[n] for n, _ in self.me.program.params}
+        frames = (VAGUE, ZERO_PAGE, WITNESS) if tracked and self.scope.frames else (VAGUE, ZERO_PAGE)
+        ways = {name: frames if kind == "frame" else (False, True) for name, kind in kinds.items() if kind in ("frame", "bool")}
+        return [dict(zip(ways, chosen, strict=True)) for chosen in product(*ways.values())]
+
+    # ---- loops
+
+    def abstracted(self, head: int, state: State, aligned: dict[str, int]) -> tuple[State, tuple[tuple[str, Term], ...]]:
+        """At a loop's head: the state with a variable for each number that the loop changes, and what each stands for. Raises ValueError
+        if something else is in terms of them."""
+        values, stands = list(state), []
+        for place in self.varying[head]:
+            name = f"{self.me.program.name}!head{head}!{self.names[place]}"
+            term = state[place]
+            assert isinstance(term, Term)
+            bits = aligned.setdefault(name, min(term.zeros, self.scope.system.region_bits))
+            if term.zeros < bits:
+                aligned[name], self.realigned = term.zeros, True
+            values[place] = self.aligned(self.number(name), name, aligned)
+            stands.append((name, term))
+        kept = tuple(v for i, v in enumerate(state) if isinstance(v, Term) and i not in self.varying[head])
+        if at_heads(kept) & {name for name, _ in stands}:
+            raise ValueError("a lock that depends on where a loop is is held when it goes round")
+        return tuple(values), tuple(stands)
+
+    def order_at(self, head: int, state: State) -> list[Term]:
+        """Where the numbers that the loop at this head changes, and those that the path is given, stand to the witness: asked of every
+        cell, so that behind a loop it is known whether it has come by."""
+        program, here = self.me.program, self.terms.var("a", NUMBER)
+        given = [self.me.local(n) for n, _ in program.params if program.locals[n] not in ("bool", "frame", "table")]
+        own = [state[p] for p in self.varying[head]]
+        found = [self.terms.ult(here, n) for n in (*own, *(self.starts[0][n] for n in given))]
+        found += [self.terms.eq(self.scope.machine.looks.page_key(n), self.starts[0]["page.a.key"]) for n in own]
+        return [t for t in found if t.op != "const"]
+
+    def number(self, name: str) -> Term:
+        """The variable of that name."""
+        return self.terms.var(name, NUMBER)
+
+    def aligned(self, variable: Term, name: str, aligned: dict[str, int]) -> Term:
+        """What a variable at a loop's head is a number of: with as many low bits zero as are at every arrival."""
+        return self.terms.aligned(variable, aligned[name])
+
+    def mentioned(self, state: Sequence[Any]) -> frozenset[str]:
+        """The variables at loop heads in terms of which a state is."""
+        numbers = tuple(state[i] for i in self._numbers)
+        found = self._mentioned.get(numbers)
+        if found is None:
+            found = self._mentioned[numbers] = at_heads(numbers)
+        return found
+
+
+def at_heads(numbers: Iterable[Term]) -> frozenset[str]:
+    """The variables at loop heads in terms."""
+    return frozenset(t.name for t in postorder(numbers) if t.op == "var" and "!head" in t.name)
+
+
+def _loop(nodes: Sequence[Any], head: int) -> set[int]:
+    """The nodes from which the head is reached again, and that it reaches."""
+    def reach(start: int, step: Callable[[int], Sequence[int]]) -> set[int]:
+        seen, stack = set(), [start]
+        while stack:
+            for n in step(stack.pop()):
+                if n not in seen:
+                    seen.add(n)
+                    stack.append(n)
+        return seen
+
+    back: dict[int, list[int]] = {}
+    for i, node in enumerate(nodes):
+        for s in node.successors:
+            back.setdefault(s, []).append(i)
+    return reach(head, lambda n: nodes[n].successors) & reach(head, lambda n: back.get(n, ()))
+
+
+def _common(name: str) -> bool:
+    """Whether a variable is not the kept thread's own: neither its locals and locks nor the slots it looks through."""
+    what, _, rest = name.partition(".")
+    if what in ("page", "region"):
+        return rest.startswith("a.")
+    return not (what == "vmm1" or ".vmm1." in name or name.endswith(".queued.vmm1"))
+
+
+def _changed(state: State, changes: tuple[tuple[int, Any], ...]) -> list[Any]:
+    after = list(state)
+    for place, value in changes:
+        after[place] = value
+    return after
