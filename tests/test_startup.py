@@ -157,6 +157,48 @@ def test_a_finished_run_is_of_one_library(project: Path, monkeypatch: pytest.Mon
     assert len(finished(project)) == 1
 
 
+@pytest.fixture
+def namesake(project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two files of the same path, one below the working directory, one below the library's parent, both used by the spec."""
+    installed = tmp_path_factory.mktemp("installed") / "models"
+    shutil.copytree(models_root(), installed)
+    monkeypatch.setattr(places, "models_root", lambda: installed)
+    monkeypatch.setattr(loading, "models_root", lambda: installed)
+    own, shipped = project / "models" / "both.mmu", installed / "both.mmu"
+    own.parent.mkdir()
+    own.write_text("const OF_MINE = 1;\n")
+    shipped.write_text("const OF_THE_LIBRARY = 1;\n")
+    (project / "s.mmu").write_text('use "models/both.mmu";\nuse <both.mmu>;\n' + SPEC)
+    return own, shipped
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_change_is_noticed_in_either_of_two_files_of_one_name(
+    namesake: tuple[Path, Path], which: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "s.mmu"]) == 0
+    namesake[which].write_text("const CHANGED = nobody;\n")
+    assert main(["check", "s.mmu"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(("./models/both.mmu:1:", "models/both.mmu:1:")[which])
+    assert "const CHANGED = nobody;" in said
+
+
+def test_no_two_files_have_one_name(namesake: tuple[Path, Path], tmp_path: Path) -> None:
+    own, shipped = namesake
+    beside = shipped.parent.parent / "s.mmu"  # beside the library, and called as a file of the working directory
+    beside.write_text("")
+    outside = tmp_path.parent / f"{tmp_path.name}.mmu"
+    outside.write_text("")
+    link = own.with_name("link.mmu")
+    link.symlink_to(outside)
+    (shipped.parent / "link.mmu").write_text("")
+    files = [own, shipped, beside, tmp_path / "s.mmu", Path("models/link.mmu"), shipped.parent / "link.mmu", tmp_path / "path.mmu"]
+    names = {loading.shown_name(f) for f in files}
+    assert len(names) == len(files)
+    assert {"models/both.mmu", "./models/both.mmu", "models/link.mmu", "./models/link.mmu", "s.mmu"} <= names
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_finished_matrix_is_found_until_a_path_changes(project: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["matrix", "s.mmu", "--all", "--format", form]
