@@ -292,12 +292,21 @@ def test_a_shipped_tree_that_is_not_this_file_s_is_ignored(packed: Path, harm: s
 
 
 def test_the_shipped_tables_parse_the_same(packed: Path) -> None:
-    """In a process of its own: the tables are read once."""
+    """In a process of its own, which does not load lark for a text without errors, nor read the grammar for one with."""
     parsed = Parsed(packed.parent / "parsed", None)
     code = (
-        "import sys; from pathlib import Path; from unittest.mock import patch; from lark import Lark\n"
-        "from mmucheck.names.cache import Parsed; from mmucheck.syntax.parser import parse\n"
-        "with patch.object(Lark, '__init__', None): file = parse(Path(sys.argv[2]).read_text(), 'p', Parsed(Path(sys.argv[1]), None))\n"
+        "import sys; from pathlib import Path; from unittest.mock import patch\n"
+        "from mmucheck.names.cache import Parsed; from mmucheck.syntax.diagnostics import InputError\n"
+        "from mmucheck.syntax.parser import parse\n"
+        "kept = Parsed(Path(sys.argv[1]), None)\n"
+        "file = parse(Path(sys.argv[2]).read_text(), 'p', kept)\n"
+        "assert 'lark' not in sys.modules\n"
+        "from lark import Lark\n"
+        "def said(*kept):\n"
+        "    try: parse(file.text + 'path', 'p', *kept)\n"
+        "    except InputError as error: return error.diagnostics\n"
+        "with patch.object(Lark, '__init__', None): quick = said(kept)\n"
+        "assert quick and quick == said()\n"
         "sys.exit(file != parse(file.text, 'p'))"
     )
     assert parsed.shipped is not None

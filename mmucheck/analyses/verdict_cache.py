@@ -7,12 +7,12 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
+from mmucheck.versions import version
 
 if TYPE_CHECKING:
     from mmucheck.engines.solver import Limits
@@ -89,7 +89,7 @@ def tool_digest() -> bytes:
     """Of the tool's own source and the versions of its solvers."""
     total = hashlib.sha256()
     for package, distribution in (("z3", "z3_solver"), ("pysat", "python_sat")):
-        total.update(_version(package, distribution).encode())
+        total.update(version(package, distribution).encode())
     for name, source in _sources(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ""):
         total.update(f"{name} {len(source)}\n".encode() + source)
     return total.digest()
@@ -105,15 +105,3 @@ def _sources(folder: str, under: str) -> Iterator[tuple[str, bytes]]:
         elif entry.name.endswith((".py", ".lark")):
             with open(entry.path, "rb") as stream:
                 yield under + entry.name, stream.read()
-
-
-def _version(package: str, distribution: str) -> str:
-    """Read off the folder that the installer left beside the package: a tenth of what importlib.metadata takes to load."""
-    found = find_spec(package)
-    for place in (found.submodule_search_locations or ()) if found is not None else ():
-        for name in sorted(os.listdir(os.path.dirname(place))):
-            if name.startswith(f"{distribution}-") and name.endswith(".dist-info"):
-                return name
-    from importlib import metadata
-
-    return metadata.version(distribution.replace("_", "-"))
