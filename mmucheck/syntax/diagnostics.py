@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +55,8 @@ def whole_file(path: str | Path) -> Span:
 
 def suggest(word: str, candidates: Iterable[str]) -> str:
     """``did you mean `x`?`` if a candidate is about one edit away, else an empty string."""
+    import difflib  # only where something is wrong
+
     cutoff = 0.75 if len(word) > 4 else 0.65
     near = difflib.get_close_matches(word, sorted(set(candidates)), n=1, cutoff=cutoff)
     return f"did you mean `{near[0]}`?" if near else ""
