@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from mmucheck.records import record
 
 
-@dataclass(frozen=True, order=True)
-class Span:
-    """A place in a file: 1-based line and column, end exclusive on ``end_line``."""
+class Span(NamedTuple):
+    """A place in a file: 1-based line and column, end exclusive on ``end_line``. A tuple, since half of what a parsed file consists of
+    are these: they are read, compared and hashed without a line of Python."""
 
     file: str
     line: int
@@ -21,7 +23,7 @@ class Span:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True)
+@record
 class Diagnostic:
     """One finding: a stable code, a sentence in the user's words, the place, an optional suggestion and notes."""
 
