@@ -15,6 +15,7 @@ from mmucheck.syntax import driver, grammar
 from mmucheck.syntax.builder import TreeBuilder
 from mmucheck.syntax.diagnostics import InputError
 from mmucheck.syntax.parser import parse
+from mmucheck.syntax.tables import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +33,7 @@ def texts() -> dict[str, str]:
 
 
 @cache
-def tables() -> driver.Tables:
+def tables() -> Tables:
     return grammar.made_by_lark(None)
 
 

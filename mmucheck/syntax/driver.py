@@ -8,10 +8,9 @@ place. What it refuses is given to lark (mmucheck.syntax.grammar), which says wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TypeAlias
 
-from mmucheck.records import record
+from mmucheck.syntax.tables import Rule, Scanner, Tables
 
 Place = tuple[int, int]
 """Line and column, from 1."""
@@ -42,49 +41,6 @@ class Node:
 
 
 Value: TypeAlias = Node | Token | None
-
-
-@record
-class Rule:
-    """``data`` names its nodes; ``kept`` are the children that a node has: which one, whether what it holds takes its place, and how
-    many Nones come before; ``nones`` come last. ``passes``: a single child is not given a node."""
-
-    origin: str
-    size: int
-    data: str
-    passes: bool
-    kept: tuple[tuple[int, bool, int], ...]
-    nones: int
-
-
-@record
-class Terminal:
-    """``text`` is a regular expression, or if it is ``plain`` what stands there. ``skipped`` ones are no tokens."""
-
-    text: str
-    plain: bool
-    skipped: bool
-
-
-@record
-class Scanner:
-    """Terminals in the order in which they are tried, and for those that may be a keyword by terminal which texts are."""
-
-    order: tuple[str, ...]
-    keywords: Mapping[str, Mapping[str, str]]
-
-
-@record
-class Tables:
-    """An LALR(1) automaton. ``actions``: for each state by terminal or rule the state to go to, or ~i to reduce by the i-th of
-    ``rules``. ``scanners``: what may stand in each state."""
-
-    start: int
-    end: int
-    actions: Mapping[int, Mapping[str, int]]
-    rules: tuple[Rule, ...]
-    scanners: Mapping[int, Scanner]
-    terminals: Mapping[str, Terminal]
 
 
 def tree(tables: Tables, text: str) -> Node | None:
@@ -155,7 +111,7 @@ def _made(rule: Rule, children: list[Value]) -> Value:
         child = children[i]
         if opened:
             assert isinstance(child, Node)
-            shaped += child.children
+            shaped = shaped + child.children if shaped else child.children  # one that only grows is not copied for each of its parts
         else:
             shaped.append(child)
     shaped += [None] * rule.nones

@@ -17,7 +17,7 @@ from lark.parse_tree_builder import maybe_create_child_filter
 from lark.parsers.lalr_analysis import Reduce, Shift
 
 from mmucheck.syntax.diagnostics import Diagnostic, Span, suggest, whole_file
-from mmucheck.syntax.driver import Rule, Scanner, Tables, Terminal
+from mmucheck.syntax.tables import Rule, Scanner, Tables, Terminal
 
 if TYPE_CHECKING:
     from mmucheck.syntax.parser import Kept

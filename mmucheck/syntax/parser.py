@@ -13,6 +13,7 @@ from mmucheck.syntax import ast, driver
 from mmucheck.syntax.builder import TreeBuilder
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, whole_file
 from mmucheck.syntax.limits import MAX_BYTES, MAX_DEPTH
+from mmucheck.syntax.tables import Tables
 from mmucheck.versions import version
 
 _OPENERS, _CLOSERS = "{([", "})]"
@@ -64,13 +65,13 @@ def _too_deep(path: str) -> Diagnostic:
 
 
 @cache
-def _tables(kept: Kept | None) -> driver.Tables:
+def _tables(kept: Kept | None) -> Tables:
     key = f"driver {version('lark', 'lark')}".encode()
     payload = kept.tables(key) if kept is not None else None
     if payload is not None:
         with contextlib.suppress(Exception):
             found = pickle.loads(payload)
-            if isinstance(found, driver.Tables):
+            if isinstance(found, Tables):
                 return found
     from mmucheck.syntax.grammar import made_by_lark
 
