@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from mmucheck.analyses import verdict_cache
 from mmucheck.analyses.finished import FinishedRun
 from mmucheck.cli.main import main
+from mmucheck.engines import decide
 from mmucheck.names import cache, loading, places
 from mmucheck.names.cache import Parsed
 from mmucheck.names.loading import load
@@ -215,6 +218,33 @@ def test_a_finished_matrix_is_found_until_a_path_changes(project: Path, form: st
 def test_no_cache_reads_and_keeps_nothing(project: Path) -> None:
     assert main(["check", "s.mmu", "--no-cache"]) == 0
     assert not (project / "cache").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-cache"], ["--rlimit", "100000000"]])
+def test_two_checks_of_one_subject_are_decided_together(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its verdict, whether or not keys are made of the subject."""
+    asked = SPEC.replace("}", "    check again: keep on ats under v3_17 proves no_stale_write, no_freed_page;\n}")
+    (project / "s.mmu").write_text(asked)
+    decided = []
+    whole = decide.decide
+    monkeypatch.setattr(
+        decide, "decide", lambda system, properties, *rest: decided.append(list(properties)) or whole(system, decided[-1], *rest)
+    )
+    assert main(["check", "s.mmu", "--format", "json", "-o", "out.json", *arguments]) == 0
+    found = [(r["check"], r["property"], r["verdict"]) for r in json.loads(Path("out.json").read_text())["results"]]
+    assert found == [("holds", "no_freed_page", "proved"), ("again", "no_stale_write", "proved"), ("again", "no_freed_page", "proved")]
+    assert [[p.name for p in properties] for properties in decided] == [["no_freed_page", "no_stale_write"]]
+
+
+def test_the_tool_s_digest_is_of_every_source_file(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("a.py", "inner/b.py", "inner/c.lark", "inner/d.mmu"):
+        (tmp_path / name).write_text(name)
+    found = dict(verdict_cache._sources(str(tmp_path), ""))
+    assert found == {name: name.encode() for name in ("a.py", "inner/b.py", "inner/c.lark")}
+    package = Path(verdict_cache.__file__).parents[1]
+    whole = {p.relative_to(package).as_posix() for p in package.rglob("*.py")}
+    assert set(dict(verdict_cache._sources(str(package), ""))) == whole | {"syntax/grammar.lark"}
 
 
 def test_help_does_not_load_the_solver() -> None:
