@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from mmucheck.analyses import verdict_cache
 from mmucheck.analyses.finished import FinishedRun
 from mmucheck.cli.main import main
+from mmucheck.engines import decide
 from mmucheck.names import cache, loading, places
 from mmucheck.names.cache import Parsed
 from mmucheck.names.loading import load
@@ -157,6 +160,48 @@ def test_a_finished_run_is_of_one_library(project: Path, monkeypatch: pytest.Mon
     assert len(finished(project)) == 1
 
 
+@pytest.fixture
+def namesake(project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two files of the same path, one below the working directory, one below the library's parent, both used by the spec."""
+    installed = tmp_path_factory.mktemp("installed") / "models"
+    shutil.copytree(models_root(), installed)
+    monkeypatch.setattr(places, "models_root", lambda: installed)
+    monkeypatch.setattr(loading, "models_root", lambda: installed)
+    own, shipped = project / "models" / "both.mmu", installed / "both.mmu"
+    own.parent.mkdir()
+    own.write_text("const OF_MINE = 1;\n")
+    shipped.write_text("const OF_THE_LIBRARY = 1;\n")
+    (project / "s.mmu").write_text('use "models/both.mmu";\nuse <both.mmu>;\n' + SPEC)
+    return own, shipped
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_change_is_noticed_in_either_of_two_files_of_one_name(
+    namesake: tuple[Path, Path], which: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "s.mmu"]) == 0
+    namesake[which].write_text("const CHANGED = nobody;\n")
+    assert main(["check", "s.mmu"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(("./models/both.mmu:1:", "models/both.mmu:1:")[which])
+    assert "const CHANGED = nobody;" in said
+
+
+def test_no_two_files_have_one_name(namesake: tuple[Path, Path], tmp_path: Path) -> None:
+    own, shipped = namesake
+    beside = shipped.parent.parent / "s.mmu"  # beside the library, and called as a file of the working directory
+    beside.write_text("")
+    outside = tmp_path.parent / f"{tmp_path.name}.mmu"
+    outside.write_text("")
+    link = own.with_name("link.mmu")
+    link.symlink_to(outside)
+    (shipped.parent / "link.mmu").write_text("")
+    files = [own, shipped, beside, tmp_path / "s.mmu", Path("models/link.mmu"), shipped.parent / "link.mmu", tmp_path / "path.mmu"]
+    names = {loading.shown_name(f) for f in files}
+    assert len(names) == len(files)
+    assert {"models/both.mmu", "./models/both.mmu", "models/link.mmu", "./models/link.mmu", "s.mmu"} <= names
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_finished_matrix_is_found_until_a_path_changes(project: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["matrix", "s.mmu", "--all", "--format", form]
@@ -173,6 +218,33 @@ def test_a_finished_matrix_is_found_until_a_path_changes(project: Path, form: st
 def test_no_cache_reads_and_keeps_nothing(project: Path) -> None:
     assert main(["check", "s.mmu", "--no-cache"]) == 0
     assert not (project / "cache").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-cache"], ["--rlimit", "100000000"]])
+def test_two_checks_of_one_subject_are_decided_together(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its verdict, whether or not keys are made of the subject."""
+    asked = SPEC.replace("}", "    check again: keep on ats under v3_17 proves no_stale_write, no_freed_page;\n}")
+    (project / "s.mmu").write_text(asked)
+    decided = []
+    whole = decide.decide
+    monkeypatch.setattr(
+        decide, "decide", lambda system, properties, *rest: decided.append(list(properties)) or whole(system, decided[-1], *rest)
+    )
+    assert main(["check", "s.mmu", "--format", "json", "-o", "out.json", *arguments]) == 0
+    found = [(r["check"], r["property"], r["verdict"]) for r in json.loads(Path("out.json").read_text())["results"]]
+    assert found == [("holds", "no_freed_page", "proved"), ("again", "no_stale_write", "proved"), ("again", "no_freed_page", "proved")]
+    assert [[p.name for p in properties] for properties in decided] == [["no_freed_page", "no_stale_write"]]
+
+
+def test_the_tool_s_digest_is_of_every_source_file(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("a.py", "inner/b.py", "inner/c.lark", "inner/d.mmu"):
+        (tmp_path / name).write_text(name)
+    found = dict(verdict_cache._sources(str(tmp_path), ""))
+    assert found == {name: name.encode() for name in ("a.py", "inner/b.py", "inner/c.lark")}
+    package = Path(verdict_cache.__file__).parents[1]
+    whole = {p.relative_to(package).as_posix() for p in package.rglob("*.py")}
+    assert set(dict(verdict_cache._sources(str(package), ""))) == whole | {"syntax/grammar.lark"}
 
 
 def test_help_does_not_load_the_solver() -> None:
@@ -250,12 +322,21 @@ def test_a_shipped_tree_that_is_not_this_file_s_is_ignored(packed: Path, harm: s
 
 
 def test_the_shipped_tables_parse_the_same(packed: Path) -> None:
-    """In a process of its own: the tables are read once."""
+    """In a process of its own, which does not load lark for a text without errors, nor read the grammar for one with."""
     parsed = Parsed(packed.parent / "parsed", None)
     code = (
-        "import sys; from pathlib import Path; from unittest.mock import patch; from lark import Lark\n"
-        "from mmucheck.names.cache import Parsed; from mmucheck.syntax.parser import parse\n"
-        "with patch.object(Lark, '__init__', None): file = parse(Path(sys.argv[2]).read_text(), 'p', Parsed(Path(sys.argv[1]), None))\n"
+        "import sys; from pathlib import Path; from unittest.mock import patch\n"
+        "from mmucheck.names.cache import Parsed; from mmucheck.syntax.diagnostics import InputError\n"
+        "from mmucheck.syntax.parser import parse\n"
+        "kept = Parsed(Path(sys.argv[1]), None)\n"
+        "file = parse(Path(sys.argv[2]).read_text(), 'p', kept)\n"
+        "assert 'lark' not in sys.modules\n"
+        "from lark import Lark\n"
+        "def said(*kept):\n"
+        "    try: parse(file.text + 'path', 'p', *kept)\n"
+        "    except InputError as error: return error.diagnostics\n"
+        "with patch.object(Lark, '__init__', None): quick = said(kept)\n"
+        "assert quick and quick == said()\n"
         "sys.exit(file != parse(file.text, 'p'))"
     )
     assert parsed.shipped is not None

@@ -84,11 +84,13 @@ def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: in
         found[result.obligation] = result if traces else replace(result, trace=None)
 
     try:
-        for subject, group in subjects(wanted).items():
-            known, keys = _remembered(systems, subject, group, kept, limits)
+        asked = subjects(wanted)
+        alike = not limits.rlimit and len(asked) > 1  # what is decided together shares its resources: nothing may be missing from a group
+        for subject, group in asked.items():
+            known, keys = _remembered(systems, subject, group, kept, limits, alike)
             for result in known:
                 say(result)
-            if not limits.rlimit:  # what is decided together shares its resources: nothing may be missing from a group
+            if alike:
                 for obligation in group:
                     if obligation not in found:
                         twins.setdefault(keys[obligation.property], []).append(obligation)
@@ -116,13 +118,17 @@ def _share(found: dict[Obligation, Result], twins: dict[str, list[Obligation]]) 
 
 
 def _remembered(systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache,
-                limits: Limits) -> tuple[list[Result], dict[str, str]]:  # fmt: skip
-    """What earlier runs have decided of a subject, and the keys of its verdicts by property.
+                limits: Limits, alike: bool) -> tuple[list[Result], dict[str, str]]:  # fmt: skip
+    """What earlier runs have decided of a subject, and the keys of its verdicts by property, if something is kept or ``alike``
+    subjects are looked for.
 
     It is put together in any case: an error in it is never skipped.
     """
     system = systems.system(subject)
-    keys = keys_of(system, systems.properties(subject, [o.property for o in group]), limits)
+    properties = systems.properties(subject, [o.property for o in group])
+    if kept.root is None and not alike:
+        return [], {}
+    keys = keys_of(system, properties, limits)
     found = {o: kept.find(keys[o.property]) for o in group}
     if limits.rlimit and None in found.values():
         return [], keys

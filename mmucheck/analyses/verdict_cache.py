@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
+from mmucheck.versions import version
 
 if TYPE_CHECKING:
     from mmucheck.engines.solver import Limits
@@ -89,19 +89,19 @@ def tool_digest() -> bytes:
     """Of the tool's own source and the versions of its solvers."""
     total = hashlib.sha256()
     for package, distribution in (("z3", "z3_solver"), ("pysat", "python_sat")):
-        total.update(_version(package, distribution).encode())
-    root = Path(__file__).resolve().parent.parent
-    for path in sorted((*root.rglob("*.py"), *root.rglob("*.lark"))):
-        total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+        total.update(version(package, distribution).encode())
+    for name, source in _sources(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ""):
+        total.update(f"{name} {len(source)}\n".encode() + source)
     return total.digest()
 
 
-def _version(package: str, distribution: str) -> str:
-    """Read off the folder that the installer left beside the package: a tenth of what importlib.metadata takes to load."""
-    found = find_spec(package)
-    for place in (found.submodule_search_locations or ()) if found is not None else ():
-        for info in sorted(Path(place).parent.glob(f"{distribution}-*.dist-info")):
-            return info.name
-    from importlib import metadata
-
-    return metadata.version(distribution.replace("_", "-"))
+def _sources(folder: str, under: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every source file below a folder, in a fixed order: by os, since pathlib takes three times as long."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _sources(entry.path, f"{under}{entry.name}/")
+        elif entry.name.endswith((".py", ".lark")):
+            with open(entry.path, "rb") as stream:
+                yield under + entry.name, stream.read()

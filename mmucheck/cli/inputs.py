@@ -102,10 +102,11 @@ def _missing(what: str, name: str, hint: str, known: Iterable[str]) -> str:
 
 
 def read_shown(name: str) -> str | None:
-    """The text of a file by its shown name: below the working directory, or shipped."""
+    """The text of a file by its shown name: shipped, below the working directory, or beside the library."""
     from mmucheck.names.places import models_root
 
-    for base in (Path(), models_root().parent):
+    root = models_root()
+    for base in (root.parent,) if name.startswith(f"{root.name}/") else (Path(), root.parent):
         with contextlib.suppress(OSError), (base / name).open("rb") as stream:
             return stream.read(1 << 20).decode("utf-8", "replace")
     return None

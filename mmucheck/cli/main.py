@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    gc.set_threshold(50_000, 20, 20)  # trees and terms live as long as the run: looking for garbage among them only costs time
+    gc.set_threshold(200_000, 20, 20)  # trees and terms live as long as the run: looking for garbage among them only costs time
     try:
         with signals.handled():
             code = cli.main(arguments if arguments is None else list(arguments), "mmucheck", standalone_mode=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -65,8 +66,9 @@ def _parser_digest() -> bytes:
     """Of everything that decides what a text is parsed to, and how it is kept."""
     total = hashlib.sha256(repr(sys.version_info[:2]).encode())
     syntax = Path(ast.__file__).parent
-    for name in ("grammar.lark", "parser.py", "builder.py", "ast.py", "diagnostics.py", "../records.py"):
-        total.update((syntax / name).read_bytes())
+    for name in (*sorted(name for name in os.listdir(syntax) if name.endswith((".py", ".lark"))), "../records.py"):
+        source = (syntax / name).read_bytes()
+        total.update(f"{name} {len(source)}\n".encode() + source)
     return total.digest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mmucheck.names.builtins import RESERVED
@@ -16,16 +17,27 @@ from mmucheck.syntax.limits import MAX_BYTES
 
 
 def shown_name(path: Path, root: Path | None = None) -> str:
-    """A short, stable name, never a machine's path: of the library's files relative to its folder's parent, wherever the tool is
-    installed, of others to the working directory."""
-    return _shown(path, path.resolve(), Path.cwd(), (root or models_root()).resolve())
+    """A short, stable name: of the library's files relative to its folder's parent, wherever the tool is installed, of others to the
+    working directory, of what is beside the library as if it were there, of the rest as asked for. No two files have the same name."""
+    return _shown(str(path), os.path.realpath(path), os.getcwd(), os.path.realpath(root or models_root()))
 
 
-def _shown(path: Path, real: Path, here: Path, root: Path) -> str:
-    for inside, anchor in ((root, root.parent), (here, here), (root.parent, root.parent)):
-        if real.is_relative_to(inside):
-            return real.relative_to(anchor).as_posix()
-    return str(path)
+def _shown(path: str, real: str, here: str, root: str) -> str:
+    beside, library = os.path.split(root)
+    inside = _below(real, root)
+    if inside:
+        return f"{library}/{inside}"
+    own, other = _below(real, here), _below(real, beside)
+    if not own and other and not os.path.lexists(os.path.join(here, other)):
+        return other
+    name = own or path
+    return f"./{name}" if name.startswith(f"{library}/") else name  # a folder of the user's that is called as the library's
+
+
+def _below(real: str, folder: str) -> str:
+    """The path relative to a folder, "" if it is not below it."""
+    prefix = folder if folder.endswith(os.sep) else folder + os.sep
+    return real[len(prefix) :].replace(os.sep, "/") if real.startswith(prefix) else ""
 
 
 def load(paths: list[Path], root: Path | None = None, cached: bool = True) -> Library:
@@ -51,7 +63,7 @@ class _Loader:
         self.library = Library()
         self.diagnostics: list[Diagnostic] = []
         self._seen: set[Path] = set()
-        self._here = Path.cwd()
+        self._here = os.getcwd()
         self._located: dict[Path, tuple[Path, str]] = {}
         self._parsed = parsed
 
@@ -59,8 +71,8 @@ class _Loader:
         """The real path and the shown name."""
         found = self._located.get(path)
         if found is None:
-            real = path.resolve()
-            found = self._located[path] = (real, _shown(path, real, self._here, self.root))
+            real = os.path.realpath(path)
+            found = self._located[path] = (Path(real), _shown(str(path), real, self._here, str(self.root)))
         return found
 
     def visit(self, path: Path, at: Span | None, base: Path, chain: tuple[Path, ...]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from mmucheck.records import record
 
 
-@dataclass(frozen=True, order=True)
-class Span:
-    """A place in a file: 1-based line and column, end exclusive on ``end_line``."""
+class Span(NamedTuple):
+    """A place in a file: 1-based line and column, end exclusive on ``end_line``. A tuple, since half of what a parsed file consists of
+    are these: they are read, compared and hashed without a line of Python."""
 
     file: str
     line: int
@@ -22,7 +23,7 @@ class Span:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True)
+@record
 class Diagnostic:
     """One finding: a stable code, a sentence in the user's words, the place, an optional suggestion and notes."""
 
@@ -56,6 +57,8 @@ def whole_file(path: str | Path) -> Span:
 
 def suggest(word: str, candidates: Iterable[str]) -> str:
     """``did you mean `x`?`` if a candidate is about one edit away, else an empty string."""
+    import difflib  # only where something is wrong
+
     cutoff = 0.75 if len(word) > 4 else 0.65
     near = difflib.get_close_matches(word, sorted(set(candidates)), n=1, cutoff=cutoff)
     return f"did you mean `{near[0]}`?" if near else ""

@@ -1,36 +1,27 @@
-"""Text to syntax tree. Lark does the parsing; this module builds the nodes and puts errors into the user's words."""
+"""Text to syntax tree, and what is wrong with a text put into the user's words."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import pickle
 import re
 from collections.abc import Callable, Hashable
 from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import lark
-from lark import Lark, UnexpectedInput
-from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken, VisitError
-from lark.parsers.lalr_analysis import Reduce, Shift
-
-from mmucheck.syntax import ast
+from mmucheck.syntax import ast, driver
 from mmucheck.syntax.builder import TreeBuilder
-from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest, whole_file
+from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, whole_file
 from mmucheck.syntax.limits import MAX_BYTES, MAX_DEPTH
+from mmucheck.syntax.tables import Tables
+from mmucheck.versions import version
 
 _OPENERS, _CLOSERS = "{([", "})]"
-_KEYWORDS = (
-    "use kernel const spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "
-    "of from when var on handler callback extends without always finally forall let else if choose or for in step "
-    "while loop return break continue with lock unlock call assume assert drop fill wait insert before after under "
-    "except proves refutes vacuous all read write"
-).split()
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor or turns the direction of writing: texts in quotes and comments reach the user's screen."""
 
 
-class Tables(Hashable, Protocol):
+class Kept(Hashable, Protocol):
     """Keeps the parser's tables from run to run, under a key of what they were made by."""
 
     def tables(self, key: bytes) -> bytes | None: ...
@@ -38,7 +29,7 @@ class Tables(Hashable, Protocol):
     def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None: ...
 
 
-def parse(text: str, path: str, tables: Tables | None = None) -> ast.File:
+def parse(text: str, path: str, tables: Kept | None = None) -> ast.File:
     """Parse one file. ``tables``: where the parser's tables are kept (None: nowhere).
 
     Raises InputError with every syntax error that could be told apart (the parser goes on at the next declaration).
@@ -57,22 +48,16 @@ def parse(text: str, path: str, tables: Tables | None = None) -> ast.File:
     raise InputError(_first_per_declaration(found, text))
 
 
-def _build(text: str, path: str, line_offset: int, tables: Tables | None) -> ast.File:
-    builder = TreeBuilder(path, line_offset, text)
+def _build(text: str, path: str, line_offset: int, kept: Kept | None) -> ast.File:
     try:
-        file = builder.transform(_lark(tables).parse(text))
-    except UnexpectedInput as error:
-        raise InputError([_explain(error, path, text, line_offset)]) from None
-    except VisitError as error:
-        if isinstance(error.orig_exc, InputError):
-            raise error.orig_exc from None
-        if isinstance(error.orig_exc, RecursionError):
-            raise InputError([_too_deep(path)]) from None
-        raise
+        tree = driver.tree(_tables(kept), text)
+        if tree is not None:
+            return TreeBuilder(path, line_offset, text).file(tree)
     except RecursionError:
         raise InputError([_too_deep(path)]) from None
-    assert isinstance(file, ast.File)
-    return file
+    from mmucheck.syntax.grammar import refusal
+
+    raise InputError([refusal(text, path, line_offset, kept)])
 
 
 def _too_deep(path: str) -> Diagnostic:
@@ -80,44 +65,21 @@ def _too_deep(path: str) -> Diagnostic:
 
 
 @cache
-def _lark(tables: Tables | None) -> Lark:
-    grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
-    key = f"{lark.__version__}\n{grammar}".encode()
-    kept = tables.tables(key) if tables is not None else None
-    if kept is not None:
+def _tables(kept: Kept | None) -> Tables:
+    key = f"driver {version('lark', 'lark')}".encode()
+    payload = kept.tables(key) if kept is not None else None
+    if payload is not None:
         with contextlib.suppress(Exception):
-            found = _Reader(io.BytesIO(kept)).load()
-            if isinstance(found, Lark):
+            found = pickle.loads(payload)
+            if isinstance(found, Tables):
                 return found
-    made = Lark(grammar, parser="lalr", propagate_positions=True, maybe_placeholders=True)
-    if tables is not None:
+    from mmucheck.syntax.grammar import made_by_lark
+
+    made = made_by_lark(kept)
+    if kept is not None:
         with contextlib.suppress(Exception):  # losing them costs time, nothing else
-            tables.keep_tables(key, lambda: _written(made))
+            kept.keep_tables(key, lambda: pickle.dumps(made, protocol=5))
     return made
-
-
-def _written(parser: Lark) -> bytes:
-    saved, whole = io.BytesIO(), io.BytesIO()
-    parser.save(saved)
-    saved.seek(0)
-    _Writer(whole, protocol=5).dump(Lark.load(saved))
-    return whole.getvalue()
-
-
-_SINGLE: tuple[Any, ...] = (Shift, Reduce, re)
-"""What a parser refers to and tells by identity, or cannot be written."""
-
-
-class _Writer(pickle.Pickler):
-    """Writes a loaded parser as it is: to read that takes a third of what Lark.load takes, which puts it together again."""
-
-    def persistent_id(self, obj: Any) -> int | None:
-        return next((i for i, single in enumerate(_SINGLE) if obj is single), None)
-
-
-class _Reader(pickle.Unpickler):
-    def persistent_load(self, pid: int) -> Any:
-        return _SINGLE[pid]
 
 
 def _check_shape(text: str, path: str) -> None:
@@ -169,58 +131,3 @@ def _first_per_declaration(found: list[Diagnostic], text: str) -> list[Diagnosti
         home = max((line for line in starts if line <= diagnostic.span.line), default=0)
         kept.setdefault(home, diagnostic)
     return list(kept.values())
-
-
-_FRIENDLY = {
-    "SEMICOLON": "`;`", "NAME": "a name", "NUMBER": "a number", "STRING": "a text in quotes", "LPAR": "`(`",
-    "RPAR": "`)`", "LBRACE": "`{`", "RBRACE": "`}`", "LSQB": "`[`", "RSQB": "`]`", "COMMA": "`,`", "COLON": "`:`",
-    "ASSIGN": "`=`", "EQUAL": "`=`", "VERDICT": "`proves`, `refutes` or `vacuous`", "VERSION": "a kernel version such as `v3.17`",
-    "SYSTEM": "`<file.mmu>`", "DOT": "`.`", "__ANON_0": "`->`", "$END": "the end of the file",
-}  # fmt: skip
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What moves a terminal's cursor or turns the direction of writing: texts in quotes and comments reach the user's screen."""
-_OPERATORS = {"RELOP", "EQOP", "SUMOP", "MULOP", "SHIFTOP", "AMPERSAND", "VBAR", "CIRCUMFLEX"}
-
-
-def _explain(error: UnexpectedInput, path: str, text: str, line_offset: int) -> Diagnostic:
-    lines = text.split("\n")
-    if isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
-        if not re.sub(r"//[^\n]*|\s", "", text):
-            return Diagnostic("E005", "the file is empty", whole_file(path))
-        last = len(text.rstrip().split("\n"))
-        column = len(lines[last - 1]) + 1
-        span = Span(path, last + line_offset, column, last + line_offset, column + 1)
-        hint = "is a closing `}` missing?" if text.count("{") > text.count("}") else ""
-        return Diagnostic("E010", "the text ends in the middle of a declaration", span, hint)
-    line, column = error.line, error.column
-    if isinstance(error, UnexpectedCharacters):
-        span = Span(path, line + line_offset, column, line + line_offset, column + 1)
-        char = lines[line - 1][column - 1 : column] if line - 1 < len(lines) else ""
-        if char == '"':
-            return Diagnostic("E012", "a text in quotes does not end on its line", span)
-        hint = "a range is written `[start, end)`" if char == "]" else ""
-        return Diagnostic("E011", f"`{char}` has no meaning here", span, hint)
-    assert isinstance(error, UnexpectedToken)
-    token = error.token
-    width = max(1, len(str(token).split("\n")[0]))
-    span = Span(path, line + line_offset, column, line + line_offset, column + width)
-    expected = set(error.accepts or error.expected)
-    word = str(token)
-    before = lines[line - 1][: column - 1]
-    if lines[line - 1][column - 1 :].startswith("/*"):
-        return Diagnostic("E016", "a comment that begins here does not end", span, "close it with `*/`")
-    if "SEMICOLON" in expected and token.type not in _OPERATORS and line > 1 and not before.strip():
-        end = len(lines[line - 2].rstrip()) + 1
-        at = Span(path, line - 1 + line_offset, end, line - 1 + line_offset, end + 1)
-        return Diagnostic("E013", "a `;` is missing at the end of this line", at)
-    keywords = [k for k in _KEYWORDS if k.upper() in expected]
-    if word in _KEYWORDS and "NAME" in expected:
-        return Diagnostic("E014", f"`{word}` is a keyword and cannot be a name here", span)
-    hint = suggest(word, keywords) if re.fullmatch(r"\w+", word) else ""
-    if word == ";" and re.fullmatch(r"\s*\w+", before):
-        hint = suggest(before.strip(), ("return", "break", "continue", "loop"))
-    named = [_FRIENDLY[t] for t in _FRIENDLY if t in expected][:4] + [f"`{k}`" for k in keywords][:4]
-    message = f"`{word}` does not fit here"
-    if not hint and named:
-        hint = "expected " + " or ".join(named[:4])
-    return Diagnostic("E010", message, span, hint)
