@@ -31,7 +31,7 @@ def obligations(library: Library, specs: Iterable[ast.Spec]) -> list[Obligation]
                         prop = library.properties[name.name]
                         if prop.device:
                             names = (prop.device,)
-                        subject = _subject(library, paths, names, check.side)
+                        subject = _subject(library, paths, names, check.side, check.again)
                         found.append(
                             Obligation(
                                 subject,
@@ -51,12 +51,13 @@ def _version(library: Library, target: ast.QName) -> str:
     return next(v.version for v in library.named(target.name) if not target.version or v.version == target.version)
 
 
-def _subject(library: Library, paths: tuple[tuple[str, str], ...], devices: tuple[str, ...], side: ast.Side) -> Subject:
+def _subject(library: Library, paths: tuple[tuple[str, str], ...], devices: tuple[str, ...], side: ast.Side,
+             again: bool) -> Subject:  # fmt: skip
     if side.kind == "under":
-        return Subject(paths, devices, side.name)
+        return Subject(paths, devices, side.name, again=again)
     change = library.changes[side.name]
     protocol = change.before if side.kind == "before" else change.after
-    return Subject(paths, devices, protocol, side.name, side.kind, tuple(e.name for e in side.excepted))
+    return Subject(paths, devices, protocol, side.name, side.kind, tuple(e.name for e in side.excepted), again)
 
 
 class Builder:
@@ -91,7 +92,7 @@ class Builder:
         if problems:
             raise InputError(problems)
         locks = tuple(expander.lock(lock) for lock in library.locks.values())
-        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels)
+        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels, subject.again)
 
     def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
         expander = self._expander(subject)

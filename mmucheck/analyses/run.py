@@ -233,6 +233,7 @@ def _workshop(library: Library, limits: Limits, kept: VerdictCache) -> Callable[
 
 def scope_of(subject: Subject) -> str:
     """For what quantities a proof holds, in one line."""
-    threads = f"{len(subject.paths)} VMM thread{'s' * (len(subject.paths) != 1)}"
-    each = " each" * (len(subject.paths) > 1)
-    return f"any number of pages, frames, table pages and devices of this kind; {threads}, one run{each} from a quiescent state"
+    runs = f"{len(subject.paths)} VMM thread{'s' * (len(subject.paths) != 1)}, one run{' each' * (len(subject.paths) > 1)}"
+    if subject.again:
+        runs = "2 VMM threads, any number of runs,"
+    return f"any number of pages, frames, table pages and devices of this kind; {runs} from a quiescent state"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @record
 class Subject:
-    """What runs: paths on devices under a protocol, on one side of a change or none. ``version`` of each path."""
+    """What runs: paths on devices under a protocol, on one side of a change or none. ``version`` of each path. ``again``: the
+    paths are what each of two threads runs any number of times."""
 
     paths: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
@@ -24,11 +25,13 @@ class Subject:
     change: str = ""
     side: str = ""
     excepted: tuple[str, ...] = ()
+    again: bool = False
 
     def __str__(self) -> str:
         where = f"{self.side} {self.change}" if self.change else f"under {self.protocol}"
         left_out = f" except {', '.join(self.excepted)}" if self.excepted else ""
-        return f"{' || '.join(self.path_names)} on {' + '.join(self.devices)} {where}{left_out}"
+        threads = f"loop {{ choose {', '.join(self.path_names)} }}" if self.again else " || ".join(self.path_names)
+        return f"{threads} on {' + '.join(self.devices)} {where}{left_out}"
 
     @property
     def path_names(self) -> tuple[str, ...]:

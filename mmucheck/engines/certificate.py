@@ -12,8 +12,9 @@ from typing import TypeVar
 from mmucheck.engines.decide import Session, Sessions, decide_one
 from mmucheck.engines.evidence import inductive, unrolled
 from mmucheck.engines.induction import check_invariant
-from mmucheck.engines.pairs import METHOD, Member, PairSession
+from mmucheck.engines.pairs import Member
 from mmucheck.engines.solver import Limits
+from mmucheck.engines.threads import ThreadsSession
 from mmucheck.engines.verdicts import PROVED, Decision, OutOfBudget
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.cuts import CutSystem
@@ -54,8 +55,8 @@ def certify(
         yield prop, decision, _joined(system, [_evidence(s, prop) for s in sessions.of(prop)]) if decision.verdict == PROVED else None
 
 
-def _evidence(session: Session | PairSession, prop: PropertyDecl) -> Evidence:
-    if isinstance(session, PairSession):
+def _evidence(session: Session | ThreadsSession, prop: PropertyDecl) -> Evidence:
+    if isinstance(session, ThreadsSession):
         return _explored(session, prop)
     if not session.unrolling.truncated:
         return _unrolled(session, prop)
@@ -81,7 +82,7 @@ def rederive(system: System, properties: Sequence[PropertyDecl], prop: PropertyD
     found: list[Evidence] = []
     for i, part in enumerate(systems):
         mine, cells_of_mine = _share(invariant, len(systems), i), _share(cells, len(systems), i)
-        if len(system.threads) > 1:
+        if len(system.threads) > 1 or system.crowd:
             found.append(_repeat(part, properties, prop, cells_of_mine, limits))
         else:
             found.append(_rederive(part, properties, prop, mine, limits))
@@ -97,7 +98,7 @@ def _share(whole: Sequence[T], parts_: int, i: int) -> Sequence[T]:
 
 def _repeat(system: System, properties: Sequence[PropertyDecl], prop: PropertyDecl, cells: Sequence[Sequence[Member]],
             limits: Limits) -> Evidence:  # fmt: skip
-    session = PairSession(system, list(properties), limits)
+    session = ThreadsSession(system, list(properties), limits)
     why = session.repeat(prop, cells)
     if why:
         raise CannotRederive(why)
@@ -130,11 +131,11 @@ def _rederive(system: System, properties: Sequence[PropertyDecl], prop: Property
     return _inductive(cut, session, prop, {h: tuple(clauses) for h, (_, clauses) in zip(cut.heads, invariant, strict=True)})
 
 
-def _explored(session: PairSession, prop: PropertyDecl) -> Evidence:
+def _explored(session: ThreadsSession, prop: PropertyDecl) -> Evidence:
     found = session.evidence(prop)
     texts = tuple((f"cells-{i}", text) for i, (text, _) in enumerate(found, 1))
     names = tuple(p.name for p in session.properties)
-    return Evidence(METHOD, texts, names, cells=tuple(tuple(members) for _, members in found))
+    return Evidence("exploration", texts, names, cells=tuple(tuple(members) for _, members in found))
 
 
 def _unrolled(session: Session, prop: PropertyDecl) -> Evidence:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmucheck.engines.exercise import explored
-from mmucheck.engines.pairs import PairSession, claims, kind_of, said, says_anything
+from mmucheck.engines.claims import said
+from mmucheck.engines.evidence import covering
 from mmucheck.engines.solver import Limits, Solver
-from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.crowd import MemberWorld, Writes, at_heads
@@ -117,7 +116,21 @@ class Exploration:
         self._writes = Writes()
         self._aligned: dict[str, int] = {}
         self._starts: list[dict[str, Any]] = []
+        self._given: list[list[dict[str, int]]] | None = None
         self.outcome = Outcome()
+
+    def repeat(self, members: Sequence[Sequence[dict[str, int]]]) -> Outcome:
+        """Explore the cells of these members and no others: whether they are all is for ``evidence``."""
+        self._given = [list(reversed(of_path)) for of_path in members]
+        return self.run()
+
+    def evidence(self) -> list[tuple[str, list[dict[str, int]]]]:
+        """For each path, SMT-LIB script of what must be unsatisfiable if every cell has been explored, and a member of every cell."""
+        terms = self.outcome.members[0].world.terms
+        return [
+            (covering(terms, m.world.assume, [c.condition() for c in m.cells]), [c.model for c in m.cells])
+            for m in self.outcome.members[1:]
+        ]  # fmt: skip
 
     def run(self) -> Outcome:
         """Explore until nothing new comes up, every property is in doubt, or a limit is reached."""
@@ -320,7 +333,7 @@ class Exploration:
         if evaluate([other.condition()], model)[0]:
             return True
         names = {n for cell in (one, other) for n in at_heads(cell.truths)} | {n for n, _ in stands}
-        fresh = {world.number(n): world.number(n + "'") for n in names - kept}
+        fresh = {world.number(n): world.number(n + "'") for n in sorted(names - kept)}
         (moved,) = terms.substitute([other.condition()], fresh)
         equal = [terms.eq(world.aligned(fresh.get(world.number(n), world.number(n)), n, self._aligned), t) for n, t in stands]
         answer = self._ask([*world.assume, one.condition(), moved, *equal])
@@ -328,8 +341,12 @@ class Exploration:
 
     def _another_cell(self) -> bool:
         """Whether there are numbers outside all cells; if so, a cell for some of them has been begun."""
-        for member in self.outcome.members[1:]:
-            model = self._ask(self.outside(member))
+        for i, member in enumerate(self.outcome.members[1:]):
+            if self._given is not None:
+                known = self._given[i]
+                model = known[-1 - len(member.cells)] if len(member.cells) < len(known) else None
+            else:
+                model = self._ask(self._outside(member))
             if model is not None:
                 member.cells.append(Cell(member.world, model))
                 number = len(member.cells) - 1
@@ -340,7 +357,7 @@ class Exploration:
                 return True
         return False
 
-    def outside(self, member: Member) -> list[Term]:
+    def _outside(self, member: Member) -> list[Term]:
         """True of numbers in no cell of a path."""
         return [*member.world.assume, *(member.world.terms.not_(c.condition()) for c in member.cells)]
 
@@ -350,105 +367,3 @@ class Exploration:
         if answer.status == "unknown":
             raise Exhausted(answer.reason)
         return answer.model if answer.status == "sat" else None
-
-
-class CrowdSession:
-    """One crowd: properties that ask about the same kinds of things are explored together. Like mmucheck.engines.decide.Session."""
-
-    def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
-        self.system, self.properties, self.limits = system, properties, limits
-        self._done: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
-
-    def _explored(self, part: PropertyDecl, spent: float) -> tuple[Exploration, Outcome]:
-        kind = kind_of(part)
-        if kind not in self._done:
-            group = [p for prop in self.properties for p in claims(prop) if kind_of(p) == kind]
-            deadline = time.monotonic() + self.limits.timeout - spent if self.limits.timeout else 0.0
-            exploration = Exploration(self.system, group, self.limits, deadline)
-            self._done[kind] = exploration, exploration.run()
-        return self._done[kind]
-
-    def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
-        """A decision for one property; ``spent``: seconds of its time that are gone already."""
-        obstacle = out_of_reach(self.system)
-        if obstacle:
-            return Decision(INCONCLUSIVE, METHOD, obstacle)
-        started = time.monotonic()
-        parts = claims(prop)
-        found: dict[tuple[bool, bool], Outcome] = {}
-        for part in parts:
-            _, outcome = self._explored(part, spent + time.monotonic() - started)
-            found[kind_of(part)] = outcome
-            if part.name in outcome.alarms:
-                return self._doubted(prop, outcome.alarms[part.name], spent + time.monotonic() - started)
-        outcomes = list(found.values())
-        size = f"{sum(o.states for o in outcomes)} states in {sum(o.cells for o in outcomes)} cells of numbers"
-        reason = next((o.reason for o in outcomes if o.reason), "")
-        if reason:
-            return Decision(INCONCLUSIVE, METHOD, f"{reason}, after {size}")
-        stuck = [m.world.me.program.name for o in outcomes for m in o.members[1:] if not m.ends]
-        exercised = self._exercised(outcomes)
-        if stuck:
-            return Decision(VACUOUS, "cover", f"`{stuck[0]}` cannot run to its end", exercised=exercised)
-        if not any(self._says(part, outcomes) for part in parts):
-            return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
-        return Decision(PROVED, f"{METHOD}, {size}", exercised=exercised)
-
-    def _exercised(self, outcomes: Sequence[Outcome]) -> Exercised:
-        seen = [
-            explored(worlds[0].terms, replace(self.system, threads=(program,), crowd=False), _renamed(set().union(*(w.taken for w in worlds))))
-            for program, worlds in zip(self.system.threads, self._worlds(outcomes), strict=True)
-        ]  # fmt: skip
-        missing = tuple(dict.fromkeys(m for e in seen for m in e.missing))
-        return Exercised(sum(e.reached for e in seen), sum(e.total for e in seen), missing)
-
-    @staticmethod
-    def _worlds(outcomes: Sequence[Outcome]) -> Iterator[list[MemberWorld]]:
-        for members in zip(*(o.members[1:] for o in outcomes), strict=True):
-            yield [m.world for m in members]
-
-    def _says(self, part: PropertyDecl, outcomes: Sequence[Outcome]) -> bool:
-        says = set().union(*(o.says for o in outcomes))
-        return any(
-            says_anything(part, ws[0].terms, replace(self.system, threads=(p,), crowd=False), _renamed(set().union(*(w.taken for w in ws))), says)
-            for p, ws in zip(self.system.threads, self._worlds(outcomes), strict=True)
-        )  # fmt: skip
-
-    def _doubted(self, prop: PropertyDecl, where: str, spent: float) -> Decision:
-        """The argument does not go through: two threads that run one path each may show why."""
-        programs = self.system.threads
-        started = time.monotonic()
-        for i, one in enumerate(programs):
-            for other in programs[i:]:
-                left = self.limits.timeout - spent - (time.monotonic() - started)
-                if self.limits.timeout and left <= 0:
-                    return Decision(INCONCLUSIVE, METHOD, f"timeout, looking for two runs that break it (in doubt at {where})")
-                pair = replace(self.system, threads=(one, other), crowd=False)
-                limits = replace(self.limits, timeout=left if self.limits.timeout else 0.0, confirm="")
-                decision = PairSession(pair, [prop], limits).decide(prop)
-                if decision.verdict == REFUTED:
-                    return decision
-        return Decision(INCONCLUSIVE, METHOD, f"in doubt at {where}; no two runs, one each, were found to break it")
-
-    def breaks(self, prop: PropertyDecl) -> bool | None:
-        """Whether some run breaks the property; None if that was not decided."""
-        verdict = self.decide(prop).verdict
-        return {PROVED: False, REFUTED: True}.get(verdict)
-
-
-def out_of_reach(system: System) -> str:
-    """Why the argument does not apply to a crowd, "" if it does."""
-    for device in system.devices:
-        if device.handlers:
-            return f"the handlers of `{device.name}` run beside any number of threads: not covered"
-    if system.variables_set():
-        return f"hooks count in `{min(system.variables_set())}`: not covered for any number of threads"
-    for program in system.threads:
-        if any(program.locals[n] == "table" for n, _ in program.params):
-            return f"`{program.name}` is given a page-table page: not covered for any number of threads"
-    return ""
-
-
-def _renamed(taken: Iterable[tuple[str, Any, int]]) -> set[tuple[str, Any, int]]:
-    """Acts of the kept thread as those of a system in which it is alone."""
-    return {("vmm" if name == "vmm1" else name, what, way) for name, what, way in taken}

@@ -25,7 +25,7 @@ from mmucheck.machine.visibility import variables
 
 if TYPE_CHECKING:
     from mmucheck.engines.induction import Induction, Proof
-    from mmucheck.engines.pairs import PairSession
+    from mmucheck.engines.threads import ThreadsSession
     from mmucheck.replay.explore import Violation
 
 ROUNDS = 2
@@ -66,12 +66,12 @@ class Sessions:
     def __init__(self, system: System, properties: list[PropertyDecl], limits: Limits) -> None:
         self._system, self._limits = system, limits
         self._kinds = {kind: [p for p in properties if self._kind(p) == kind] for kind in (True, False)}
-        self._made: dict[bool, list[Session | PairSession]] = {True: [], False: []}
+        self._made: dict[bool, list[Session | ThreadsSession]] = {True: [], False: []}
 
     def _kind(self, prop: PropertyDecl) -> bool:
         return len(self._system.devices) > 1 and asks_hooks(prop)
 
-    def of(self, prop: PropertyDecl) -> Iterator[Session | PairSession]:
+    def of(self, prop: PropertyDecl) -> Iterator[Session | ThreadsSession]:
         """In the order of the devices. Raises OutOfBudget."""
         kind = self._kind(prop)
         made = self._made[kind]
@@ -141,16 +141,12 @@ def needs_flush(system: System, prop: PropertyDecl, limits: Limits) -> bool | No
     return True if True in broken else None if None in broken else False
 
 
-def _session(system: System, properties: list[PropertyDecl], limits: Limits) -> Session | PairSession:
-    if system.crowd:
-        from mmucheck.engines.crowd import CrowdSession
-
-        return CrowdSession(system, properties, limits)  # type: ignore[return-value]
-    if len(system.threads) == 1:
+def _session(system: System, properties: list[PropertyDecl], limits: Limits) -> Session | ThreadsSession:
+    if len(system.threads) == 1 and not system.crowd:
         return Session(system, properties, limits)
-    from mmucheck.engines.pairs import PairSession
+    from mmucheck.engines.threads import ThreadsSession
 
-    return PairSession(system, properties, limits)
+    return ThreadsSession(system, properties, limits)
 
 
 class Session:

@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmucheck.engines.claims import claims, kind_of, said, says_anything
 from mmucheck.engines.concretise import ADDRESSES, replayed, scenario
 from mmucheck.engines.evidence import covering
-from mmucheck.engines.exercise import explored, occurs
-from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
+from mmucheck.engines.exercise import explored
+from mmucheck.engines.forms import looks_at_caches
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
-from mmucheck.ir.program import Expr, Local, Op, PropertyDecl, System, subexpressions, without_drops
+from mmucheck.ir.program import PropertyDecl, System, without_drops
 from mmucheck.lower.choices import Found
 from mmucheck.lower.explicit import World
 from mmucheck.lower.scope import State
-from mmucheck.lower.unroll import Act, left_by_handlers, runs_once
+from mmucheck.lower.unroll import left_by_handlers, runs_once
 from mmucheck.machine.concolic import FIRST_OTHER, VAGUE
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import threads_of
-from mmucheck.machine.terms import Term, Terms, evaluate
-from mmucheck.machine.visibility import variables
+from mmucheck.machine.terms import Term, evaluate
 from mmucheck.replay.explore import Violation
 from mmucheck.replay.world import Scenario
 
@@ -333,35 +333,3 @@ class PairSession:
         state = {name: plain(value) for name, value in breach.start.items()}
         loads = [(f.what, plain(f.key), {name: plain(value) for name, value in f.fields}) for f in breach.found]
         return scenario(self.system, self._paths, state, loads)
-
-
-def kind_of(prop: PropertyDecl) -> tuple[bool, bool]:
-    """Whether it asks about frames, and about tables."""
-    kinds = {kind for _, kind in prop.binders}
-    return "frame" in kinds, "table" in kinds
-
-
-def claims(prop: PropertyDecl) -> list[PropertyDecl]:
-    """What a property says, taken apart: each claim binds what it is about, so that the world explored for it keeps no more."""
-    found: list[PropertyDecl] = []
-    for i, formula in enumerate(conjuncts(prop.formula)):
-        named = {e.name for e in subexpressions(formula) if isinstance(e, Local)}
-        binders = tuple((name, kind) for name, kind in prop.binders if kind not in ("frame", "table") or name in named)
-        found.append(replace(prop, name=f"{prop.name}.{i}", binders=binders, formula=formula))
-    return found
-
-
-def says_anything(part: PropertyDecl, terms: Terms, system: System, taken: set[Act], says: set[str]) -> bool:
-    """Whether some run comes to a state in which a claim says anything (see mmucheck.engines.decide.Session); ``says``: the claims of
-    which a state did."""
-    event = event_of(part.formula)
-    if isinstance(part.formula, Op) and part.formula.op == "->":
-        return part.name in says
-    if event:
-        return occurs(terms, system, taken, event)
-    return not variables(part.formula) or bool(variables(part.formula) & system.variables_set())
-
-
-def said(prop: PropertyDecl) -> list[Expr]:
-    """The left sides of a property's implications."""
-    return [part.args[0] for part in conjuncts(prop.formula) if isinstance(part, Op) and part.op == "->"]

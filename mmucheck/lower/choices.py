@@ -29,8 +29,8 @@ class Choices:
 
     def __init__(self, scope: Scope, coarse: bool = False) -> None:
         self._coarse = coarse
-        nodes = (n for t in scope.threads for n in t.program.nodes)
-        self._zero = not coarse or any(isinstance(e, Look) and e.name == "zero_page" for n in nodes for a in n.step.args for e in subexpressions(a))
+        args = (a for t in scope.threads for n in t.program.nodes for a in n.step.args)
+        self._zero = not coarse or any(isinstance(e, Look) and e.name == "zero_page" for a in args for e in subexpressions(a))
         self._domain = scope.domain
         self._frames, self._tables = scope.frames, scope.tables
         self._run: Recording | None = None

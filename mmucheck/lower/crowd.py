@@ -120,8 +120,9 @@ class _MemberMoves(Moves):
 class MemberWorld:
     """One program of a crowd beside the rest (mmucheck.ir.crowd.Crowd.member).
 
-    ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing (``known``: if they are), one of another; ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of
-    its states; ``heads``: where loops begin; ``names``: of what is kept, in the order of a state.
+    ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing (``known``: if they are), one of another;
+    ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of its states; ``heads``: where loops begin; ``names``: of
+    what is kept, in the order of a state; ``realigned``: whether a number at a loop's head has fewer low bits zero than was thought.
     """
 
     def __init__(self, system: System, properties: Sequence[PropertyDecl], cover: Cover, writes: Writes,
@@ -172,7 +173,7 @@ class MemberWorld:
         self._choices.begin(run)
 
     def _quiet(self, run: Recording) -> bool:
-        return self._idle and not run.get(ACTIVE, True)
+        return self._idle and ACTIVE in self._shape.places and not run.now(ACTIVE)
 
     def _varying(self, head: int) -> tuple[int, ...]:
         """The places of the numbers that the loop at this head changes."""

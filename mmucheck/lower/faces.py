@@ -241,7 +241,8 @@ class Faces:
             if leaves and has[which] > 0:
                 holders[which] = True
         if leaves:
-            new = Stand((NOTHING, NOTHING), new.rest_owns, tuple(m if m is None else ("", m[1]) for m in new.locks), (False, new.running[1]))
+            locks = tuple(m if m is None else ("", m[1]) for m in new.locks)
+            new = Stand((NOTHING, NOTHING), new.rest_owns, locks, (False, new.running[1]))
         if seen == then and old.owns == new.owns and old.running[0] == new.running[0] and not any(holders) and _mine(old) == _mine(new):
             return None
         return seen, Deed(old, new, then, (holders[0], holders[1]))

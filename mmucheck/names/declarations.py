@@ -223,9 +223,10 @@ class _DeclarationChecker:
             if check.name in names:
                 say("E104", f"two checks are called `{check.name}`", check.span)
             names.add(check.name)
-            if len(check.threads) > 2:
+            if len(check.threads) > 2 and not check.again:
                 message = "at most two VMM threads are decided"
-                say("E605", message, check.threads[2].span, "check them in pairs")
+                hint = "check them in pairs, or as what each of two threads may run: loop { choose A, B, C }"
+                say("E605", message, check.threads[2].span, hint)
             for thread in check.threads:
                 target = self.resolve(thread)
                 if target and not isinstance(target.declaration, ast.Path):

@@ -349,11 +349,22 @@ class Verdict(Node):
 
 
 @record
+class Threads(Node):
+    """``A || B``: one run of each; ``again``: ``loop { choose A, B }``, two threads that run any of them any number of times."""
+
+    paths: tuple[QName, ...]
+    again: bool = False
+
+
+@record
 class Check(Declaration):
+    """``again``: see Threads."""
+
     threads: tuple[QName, ...]
     devices: tuple[tuple[Name, ...], ...]
     side: Side | None
     verdicts: tuple[Verdict, ...]
+    again: bool = False
 
 
 @record

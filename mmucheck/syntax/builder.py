@@ -218,8 +218,11 @@ class TreeBuilder:
         before, after = protocols[0]
         return ast.Change(self._span(name), str(name), doc, _text(title), before, after, hunks)
 
-    def threads(self, node: Node, items: list[Any]) -> tuple[ast.QName, ...]:
-        return tuple(items)
+    def together(self, node: Node, items: list[Any]) -> ast.Threads:
+        return ast.Threads(self._span(node), tuple(items))
+
+    def again(self, node: Node, items: list[Any]) -> ast.Threads:
+        return ast.Threads(self._span(node), tuple(items), again=True)
 
     def device_set(self, node: Node, items: list[Token]) -> tuple[ast.Name, ...]:
         return tuple(self._name(t) for t in items)
@@ -242,7 +245,7 @@ class TreeBuilder:
 
     def check(self, node: Node, items: list[Any]) -> ast.Check:
         doc, name, threads, devices, side, *verdicts = items
-        return ast.Check(self._span(name), str(name), doc, threads, devices, side, tuple(verdicts))
+        return ast.Check(self._span(name), str(name), doc, threads.paths, devices, side, tuple(verdicts), threads.again)
 
     def spec(self, node: Node, items: list[Any]) -> ast.Spec:
         doc, name, title, *checks = items
