@@ -21,6 +21,7 @@ from mmucheck.lower.crowd import MemberWorld, Writes, at_heads
 from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
 from mmucheck.lower.scope import State
 from mmucheck.machine.terms import Term, Terms, evaluate
+from mmucheck.records import record
 
 METHOD = "thread-modular exploration"
 MAX_STATES = 6_000_000
@@ -36,6 +37,25 @@ class Exhausted(Exception):
 
 class _Again(Exception):
     """What was taken for granted about other threads, or about numbers, is not so: begin again with what is known now."""
+
+
+@record
+class Arrival:
+    """Control comes to the ``head`` of a loop, from the ``source``-th cell: what the variables there stand for, and which variables of
+    outer loops are still in use."""
+
+    source: int
+    head: int
+    stands: Stands
+    kept: frozenset[str]
+
+
+@dataclass
+class Arrived:
+    """The states that arrive so, and the cells in which they go on."""
+
+    states: dict[State, None] = field(default_factory=dict)
+    targets: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -84,8 +104,7 @@ class Member:
     world: MemberWorld
     cells: list[Cell] = field(default_factory=list)
     entries: dict[tuple[tuple[str, Any], ...], None] = field(default_factory=dict)
-    arrivals: dict[tuple[int, State, Stands, int], None] = field(default_factory=dict)
-    joins: dict[tuple[int, int, Stands, frozenset[str]], bool] = field(default_factory=dict)
+    arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
     ends: bool = False
 
 
@@ -296,33 +315,25 @@ class Exploration:
             abstract, stands = world.abstracted(head, state, self._aligned)
         except ValueError as obstacle:
             raise Exhausted(f"`{world.me.program.name}`: {obstacle}") from None
-        key = (number, abstract, stands, head)
-        if key in member.arrivals:
-            return
-        member.arrivals[key] = None
-        for other in range(len(member.cells)):
-            self._join(member, key, other)
+        arrival = Arrival(number, head, stands, world.mentioned(abstract) - {name for name, _ in stands})
+        arrived = member.arrivals.get(arrival)
+        if arrived is None:
+            arrived = member.arrivals[arrival] = Arrived()
+            for other in range(len(member.cells)):
+                if self._may_join(member, arrival, other):
+                    arrived.targets.append(other)
+        if abstract not in arrived.states:
+            arrived.states[abstract] = None
+            for other in list(arrived.targets):
+                self._put(member, other, abstract)
 
-    def _join(self, member: Member, arrival: tuple[int, State, Stands, int], target: int) -> None:
-        """The state at a loop's head goes on in a cell, if its numbers may be such."""
-        source, state, stands, head = arrival
-        for comparison in member.world.order_at(head, state):
-            member.cells[source].truth(comparison)
-            member.cells[target].truth(comparison)
-        if self._joins(member, source, target, stands, member.world.mentioned(state)):
-            self._put(member, target, state)
-
-    def _joins(self, member: Member, source: int, target: int, stands: Stands, mentioned: frozenset[str]) -> bool:
-        """Whether numbers of one cell may be such at a loop's head as they are in another."""
-        key = (source, target, stands, mentioned)
-        found = member.joins.get(key)
-        if found is None:
-            found = member.joins[key] = self._may_join(member.world, member.cells[source], member.cells[target], stands, mentioned)
-        return found
-
-    def _may_join(self, world: MemberWorld, one: Cell, other: Cell, stands: Stands, mentioned: frozenset[str]) -> bool:
-        terms = world.terms
-        kept = mentioned - {name for name, _ in stands}
+    def _may_join(self, member: Member, arrival: Arrival, target: int) -> bool:
+        """Whether numbers of the cell that the arrival comes from may be such as they are in another."""
+        world, kept, stands = member.world, arrival.kept, arrival.stands
+        one, other, terms = member.cells[arrival.source], member.cells[target], world.terms
+        for comparison in world.order_at(arrival.head, self._aligned):
+            one.truth(comparison)
+            other.truth(comparison)
         for term, true in one.truths.items():
             if other.truths.get(term, true) != true and not at_heads((term,)) - kept:
                 return False
@@ -352,8 +363,11 @@ class Exploration:
                 number = len(member.cells) - 1
                 for common in list(member.entries):
                     self._enter(member, number, common)
-                for arrival in list(member.arrivals):
-                    self._join(member, arrival, number)
+                for arrival, arrived in list(member.arrivals.items()):
+                    if self._may_join(member, arrival, number):
+                        arrived.targets.append(number)
+                        for state in list(arrived.states):
+                            self._put(member, number, state)
                 return True
         return False
 

@@ -147,6 +147,7 @@ class MemberWorld:
         self._next: dict[int, Memo] = {}
         self._settling: dict[tuple[Any, ...], tuple[tuple[int, Any], ...]] = {}
         self._turning: dict[tuple[tuple[Any, ...], Turn], list[tuple[tuple[int, Any], ...]]] = {}
+        self._order: dict[int, list[Term]] = {}
         self._mentioned: dict[tuple[Any, ...], frozenset[str]] = {}
         self._numbers = [i for i, n in enumerate(self._shape.names) if isinstance(self.starts[0][n], Term)]
         self._pc = self._shape.places[f"{self.me.name}.pc"]
@@ -262,7 +263,7 @@ class MemberWorld:
         if something else is in terms of them."""
         values, stands = list(state), []
         for place in self.varying[head]:
-            name = f"{self.me.program.name}!head{head}!{self.names[place]}"
+            name = self._head_name(head, place)
             term = state[place]
             assert isinstance(term, Term)
             bits = aligned.setdefault(name, min(term.zeros, self.scope.system.region_bits))
@@ -275,15 +276,21 @@ class MemberWorld:
             raise ValueError("a lock that depends on where a loop is is held when it goes round")
         return tuple(values), tuple(stands)
 
-    def order_at(self, head: int, state: State) -> list[Term]:
+    def order_at(self, head: int, aligned: dict[str, int]) -> list[Term]:
         """Where the numbers that the loop at this head changes, and those that the path is given, stand to the witness: asked of every
         cell, so that behind a loop it is known whether it has come by."""
-        program, here = self.me.program, self.terms.var("a", NUMBER)
-        given = [self.me.local(n) for n, _ in program.params if program.locals[n] not in ("bool", "frame", "table")]
-        own = [state[p] for p in self.varying[head]]
-        found = [self.terms.ult(here, n) for n in (*own, *(self.starts[0][n] for n in given))]
-        found += [self.terms.eq(self.scope.machine.looks.page_key(n), self.starts[0]["page.a.key"]) for n in own]
-        return [t for t in found if t.op != "const"]
+        found = self._order.get(head)
+        if found is None:
+            program, here = self.me.program, self.terms.var("a", NUMBER)
+            given = [self.starts[0][self.me.local(n)] for n, _ in program.params if program.locals[n] not in ("bool", "frame", "table")]
+            own = [self.aligned(self.number(n), n, aligned) for n in (self._head_name(head, p) for p in self.varying[head])]
+            found = [self.terms.ult(here, n) for n in (*own, *given)]
+            found += [self.terms.eq(self.scope.machine.looks.page_key(n), self.starts[0]["page.a.key"]) for n in own]
+            found = self._order[head] = [t for t in found if t.op != "const"]
+        return found
+
+    def _head_name(self, head: int, place: int) -> str:
+        return f"{self.me.program.name}!head{head}!{self.names[place]}"
 
     def number(self, name: str) -> Term:
         """The variable of that name."""
