@@ -15,7 +15,7 @@ from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import Result, run
 from mmucheck.analyses.subjects import subjects
 from mmucheck.cli.main import main
-from mmucheck.engines import pairs
+from mmucheck.engines import crowd, pairs
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
@@ -188,6 +188,7 @@ def test_a_limit_is_never_a_proof(spec: Path, limits: Limits) -> None:
 
 def test_too_many_states_are_never_a_proof(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "MAX_STATES", 1000)
+    monkeypatch.setattr(crowd, "MAX_STATES", 1000)
     assert {r.decision and r.decision.verdict for r in _decided(spec, "refault", Limits(timeout=300))} == {"inconclusive"}
 
 

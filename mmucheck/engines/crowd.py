@@ -272,6 +272,8 @@ class Exploration:
         for values, mine in world.successors(state, cell.truth):
             after = world.settled(values, cell.truth)
             if mine:
+                if world.faces.loosened(state, after):
+                    raise Exhausted(f"`{world.me.program.name}` drops a reference that it does not have")
                 done = world.done(after)
                 deed = cell.deed(state, after, done)
                 if deed is not None:

@@ -205,7 +205,9 @@ class MemberWorld:
             found = self._settling[part] = self.faces.settling(values)
         for place, value in found:
             values[place] = value
-        return self._normal(values, truth)
+        state = self._normal(values, truth)
+        outdated = self.faces.outdated(state)
+        return _with(state, outdated) if outdated else state
 
     def successors(self, state: State, truth: Truth) -> Iterator[tuple[list[Any], bool]]:
         """What the state may become by a move of the thread (true) or of a device or an unknown holder (false), before it settles."""
@@ -338,6 +340,13 @@ def _common(name: str) -> bool:
     if what in ("page", "region"):
         return rest.startswith("a.")
     return not (what == "vmm1" or ".vmm1." in name or name.endswith(".queued.vmm1"))
+
+
+def _with(state: State, unset: Sequence[int]) -> State:
+    values = list(state)
+    for place in unset:
+        values[place] = False
+    return tuple(values)
 
 
 def _changed(state: State, changes: tuple[tuple[int, Any], ...]) -> list[Any]:

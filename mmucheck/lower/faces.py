@@ -198,9 +198,6 @@ class Faces:
         for which, tracked, (ident, refs, others, _, queued, loose) in self._kinds():
             if not tracked:
                 continue
-            if not self._is_held(values, which):
-                for place in self._pending[which]:
-                    values[place] = False
             if which == 0 and values[ident] == ZERO_PAGE:
                 values[refs], values[queued], values[loose] = 0, 0, True
                 continue
@@ -210,6 +207,18 @@ class Faces:
             many = self.owned(values)[which] - values[queued] - 2
             if many > 0:
                 values[refs], values[others] = values[refs] - many, True
+
+    def outdated(self, state: Sequence[Any]) -> list[int]:
+        """Where a state says that a reference is of a cleared entry which no device holds any more: a question of what everybody sees, so
+        that both threads answer it alike."""
+        return [
+            place for which, tracked, _ in self._kinds() if tracked and not self._is_held(state, which)
+            for place in self._pending[which] if state[place]
+        ]  # fmt: skip
+
+    def loosened(self, before: Sequence[Any], after: Sequence[Any]) -> bool:
+        """Whether a reference was dropped that the thread did not have: it may have been anybody's."""
+        return any(t and after[p[5]] and not before[p[5]] for _, t, p in self._kinds())
 
     def _is_held(self, values: Sequence[Any], which: int) -> bool:
         """Whether a device holds the witness's frame, or table."""
