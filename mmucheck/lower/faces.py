@@ -37,12 +37,14 @@ Modes = tuple[str, str]
 @record
 class Stand:
     """How a thread and the rest stand to what can be owned: references on the frame and on the table; ``locks``: None for one that the
-    thread never takes, so that nobody keeps who holds it; ``running``: whether each runs a path."""
+    thread never takes, so that nobody keeps who holds it; ``running``: whether each runs a path; ``elsewhere``: whether there are
+    references that entries at other addresses own, or nobody known."""
 
     owns: tuple[Owns, Owns]
     rest_owns: tuple[Owns, Owns]
     locks: tuple[Modes | None, ...]
     running: tuple[bool, bool]
+    elsewhere: tuple[bool, bool]
 
 
 @record
@@ -64,6 +66,7 @@ class Turn:
     rest_owns: tuple[Owns, Owns]
     locks: tuple[str | None, ...]
     rest_running: bool
+    elsewhere: tuple[bool, bool]
     holders: tuple[bool, bool]
 
 
@@ -71,14 +74,14 @@ def turn(deed: Deed, stand: Stand) -> Turn | None:
     """What a deed makes of the stand of the other thread, which sees the same; None if the two cannot be at one moment: each is all
     that the other takes for the rest."""
     before, after = deed.before, deed.after
-    if stand.rest_owns != before.owns or before.rest_owns != stand.owns:
+    if stand.rest_owns != before.owns or before.rest_owns != stand.owns or stand.elsewhere != before.elsewhere:
         return None
     if stand.running[1] != before.running[0] or before.running[1] != stand.running[0]:
         return None
     for his, mine in zip(before.locks, stand.locks, strict=True):
         if his is not None and mine is not None and (his[0] != mine[1] or his[1] != mine[0]):
             return None
-    return Turn(deed.shared, after.owns, tuple(m and m[0] for m in after.locks), after.running[0], deed.holders)
+    return Turn(deed.shared, after.owns, tuple(m and m[0] for m in after.locks), after.running[0], after.elsewhere, deed.holders)
 
 
 class Faces:
@@ -143,15 +146,16 @@ class Faces:
     def stand(self, state: Sequence[Any], truth: Truth) -> Stand:
         """How the kept thread and the rest stand."""
         owned = self.owned(state)
-        owns, rest = [NOTHING, NOTHING], [NOTHING, NOTHING]
+        owns, rest, elsewhere = [NOTHING, NOTHING], [NOTHING, NOTHING], [False, False]
         for which, tracked, places in self._kinds():
             if tracked:
                 mine, theirs = self._pending[which]
                 owns[which] = PENDING if state[mine] else SOME if owned[which] > 0 else NOTHING
                 rest[which] = PENDING if state[theirs] else SOME if state[places[3]] else NOTHING
+                elsewhere[which] = bool(state[places[2]]) or self._elsewhere(state)[which] > 0
         locks = tuple(lock.modes(state, truth) for lock in self._locks)
         running = (not self._idle, bool(state[self._active])) if self._active >= 0 else (False, False)
-        return Stand((owns[0], owns[1]), (rest[0], rest[1]), locks, running)
+        return Stand((owns[0], owns[1]), (rest[0], rest[1]), locks, running, (elsewhere[0], elsewhere[1]))
 
     def _kinds(self) -> tuple[tuple[int, bool, list[int]], ...]:
         return (0, self._frames, self._frame), (1, self._tabled, self._table)
@@ -251,8 +255,10 @@ class Faces:
                 holders[which] = True
         if leaves:
             locks = tuple(m if m is None else ("", m[1]) for m in new.locks)
-            new = Stand((NOTHING, NOTHING), new.rest_owns, locks, (False, new.running[1]))
-        if seen == then and old.owns == new.owns and old.running[0] == new.running[0] and not any(holders) and _mine(old) == _mine(new):
+            elsewhere = new.elsewhere[0] or has[0] > 0, new.elsewhere[1] or has[1] > 0
+            new = Stand((NOTHING, NOTHING), new.rest_owns, locks, (False, new.running[1]), elsewhere)
+        same = seen == then and not any(holders) and (old.owns, old.elsewhere) == (new.owns, new.elsewhere)
+        if same and old.running[0] == new.running[0] and _mine(old) == _mine(new):
             return None
         return seen, Deed(old, new, then, (holders[0], holders[1]))
 
@@ -261,6 +267,8 @@ class Faces:
         values = list(state)
         _, numbers = self.shared(state)
         owned = self.owned(state)
+        if any(here and not there for here, there in zip(self._elsewhere(state), turn.elsewhere, strict=True)):
+            return []  # an entry that this thread looks at owns a reference
         known = {number: table for table, number in numbers.items()}
         fresh = [v for i, v in enumerate(turn.shared) if i in self._tables and v >= FIRST_OTHER and v not in known]
         remembered = {values[p] for p in self._all_tables if values[p] >= FIRST_OTHER} - set(numbers)
@@ -272,7 +280,7 @@ class Faces:
         return found
 
     def _with(self, values: list[Any], turn: Turn, tables: dict[int, int], owned: tuple[int, int]) -> list[Any]:
-        after = list(values)
+        after, elsewhere = list(values), self._elsewhere(values)
         for i, place in enumerate(self._shared):
             after[place] = turn.shared[i]
         for i in self._tables:
@@ -286,7 +294,7 @@ class Faces:
             if tracked:
                 after[places[3]] = turn.rest_owns[which] != NOTHING
                 after[self._pending[which][1]] = turn.rest_owns[which] == PENDING
-                after[places[2]] = after[places[2]] or turn.holders[which]
+                after[places[2]] = turn.elsewhere[which] and (bool(after[places[2]]) or turn.holders[which] or not elsewhere[which])
         for lock, mode in zip(self._locks, turn.locks, strict=True):
             lock.give_rest(after, mode)
         if self._active >= 0:
