@@ -134,6 +134,7 @@ class Exploration:
         self._wanted = {p.name for p in properties}
         self._writes = Writes()
         self._aligned: dict[str, int] = {}
+        self._terms = Terms()
         self._starts: list[dict[str, Any]] = []
         self._given: list[list[dict[str, int]]] | None = None
         self.outcome = Outcome()
@@ -167,8 +168,7 @@ class Exploration:
     def _begin(self) -> None:
         number = len(self._crowd.system.threads)
         systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
-        terms = Terms()
-        worlds = [MemberWorld(s, self._properties, said, self._writes, terms, () if i else self._starts) for i, s in enumerate(systems)]
+        worlds = [MemberWorld(s, self._properties, said, self._writes, self._terms, () if i else self._starts) for i, s in enumerate(systems)]
         self._starts = worlds[0].starts
         self.outcome = Outcome([Member(w) for w in worlds], self.outcome.states)
         self._queue: deque[tuple[Member, int, State]] = deque()
