@@ -158,6 +158,7 @@ class Exploration:
             self._begin()
             try:
                 self._explore()
+                self._taken_for_granted()
             except _Again:
                 self._writes = Writes(frozenset(self._writes.found))
                 continue
@@ -199,9 +200,14 @@ class Exploration:
             member, cell, state = self._queue.popleft()
             self._follow(member, cell, state)
 
-    def _within_limits(self) -> None:
+    def _taken_for_granted(self) -> None:
+        """Raises _Again if what the worlds were made with is not so. Asked at the end in any case: a small world is done before that
+        is asked on the way."""
         if self._writes.grown() or any(m.world.realigned for m in self.outcome.members):
             raise _Again
+
+    def _within_limits(self) -> None:
+        self._taken_for_granted()
         if self._limits.rlimit and self.outcome.states > self._limits.rlimit:
             raise Exhausted("resource limit")
         if self.outcome.states > MAX_STATES:
@@ -221,8 +227,7 @@ class Exploration:
         if state in cell.seen:
             return
         shared, stand, owned = cell.face(state)
-        if min(owned) < 0:
-            raise Exhausted(f"`{world.me.program.name}` drops a reference before the entry that owns it is gone")
+        self._must_own(world, owned)
         cell.seen.add(state)
         self.outcome.states += 1
         told, _ = world.told(state, cell.truth)
@@ -244,6 +249,11 @@ class Exploration:
             self._turn(member, number, state, known)
         if member is self._idle:
             self._start_all(state, shared, stand)
+
+    def _must_own(self, world: MemberWorld, owned: tuple[int, int]) -> None:
+        """Raises Exhausted if a thread has dropped references that an entry owns: whose is gone is not known then."""
+        if min(owned) < 0:
+            raise Exhausted(f"`{world.me.program.name}` drops a reference before the entry that owns it is gone")
 
     def _where(self, world: MemberWorld, state: State) -> str:
         program = world.me.program
@@ -279,6 +289,7 @@ class Exploration:
                 if deed is not None:
                     self._publish(*deed)
                 if done:
+                    self._must_own(world, world.faces.owned(after))  # before what is left of it is made right for the next run
                     member.ends = True
                     self._leave(world, after)
                     continue

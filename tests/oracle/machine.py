@@ -39,6 +39,8 @@ BLIND = ENTRIES | {"get_page", "put_page", "get_table", "put_table", "tlb_free_p
 """Steps that write without looking: nobody notices one that changes nothing anybody looks at (see ``_noticed``)."""
 SHARED_LOOKS = {"freed", "table_freed", "has", "device_var", "."}
 BLIND_LOOKS = {"zero_page", "tlb_start", "tlb_end"}
+MANY = 5
+"""References on one frame or table that are kept apart in a crowd, where a path that leaks them may run for ever."""
 
 
 class Code(NamedTuple):
@@ -55,13 +57,15 @@ class Code(NamedTuple):
 
 
 class Machine:
-    """The programs of a system: threads first, then the handlers of each device (one run at a time for each device).
+    """The programs of a system: threads first, then the handlers of each device (one run at a time for each device). In a crowd two
+    threads run any of the paths again and again; runs in which more than MANY references on one thing are known are left out, which
+    ``leaked`` tells.
     ``reduced``: run steps that nobody notices without a stop; if not, stop after every step and let handlers run at every page."""
 
     def __init__(self, system: System, places: Places, reduced: bool = True) -> None:
         self.reduced = reduced
         self.system, self.w = system, places
-        self.threads = len(system.threads)
+        self.threads = 2 if system.crowd else len(system.threads)
         self.devices = [d for d in system.devices if d.handlers]
         self.programs: list[Program] = list(system.threads)
         self.handlers: list[list[int]] = []
@@ -73,6 +77,7 @@ class Machine:
         self.spinning = {lock.name for lock in locks if lock.kind == "spinlock"}
         self.contended = self._contended()
         self.notes: set[str] = set()
+        self.leaked = False
         self.uneven = False
         self.ran: set[tuple[int, int]] = set()
         self.watched_pages: tuple[int, ...] = ()
@@ -92,7 +97,7 @@ class Machine:
                 if node.step.op == "lock":
                     owner = next((self.threads + k for k, ids in enumerate(self.handlers) if i in ids), i)
                     users.setdefault(node.step.names[0], set()).add(owner)
-        return {name for name, who in users.items() if len(who) > 1}
+        return {name for name, who in users.items() if len(who) > 1 or (self.system.crowd and min(who) < len(self.system.threads))}
 
     def watch(self) -> tuple[int, ...]:
         """Forget what was known of the places, after a change. The pages at which handlers run: those of the witnesses, unless
@@ -138,6 +143,63 @@ class Machine:
     def ran_all(self, op: str) -> bool:
         """Has every such step of the threads run?"""
         return all((i, pc) in self.ran for i, p in enumerate(self.programs) for pc, n in enumerate(p.nodes) if n.step.op == op)
+
+    def begun(self, core: Core, pid: int, program: int, values: dict[str, int]) -> set[Core]:
+        """A run begins, if its first requirement holds: nobody can tell one that waits for it from one that has not begun."""
+        core = self.begin(core, pid, program, values)
+        code = self.code_of(core, pid)
+        if code is None or code.step.op != "assume" or code.needs_caches:
+            return self.settle(core, pid)
+        return {settled for after, _ in self.step(core, pid, code, ()) for settled in self.settle(after, pid)}
+
+    def renamed(self, core: Core) -> tuple[Core, tuple[int, ...], tuple[int, ...]]:
+        """A state of a crowd with its threads in order, and its frames and tables numbered in order of appearance as far as that goes;
+        the new numbers of both. No property and no step tells the states apart."""
+        procs, locks = core.procs, core.locks
+        if self._place(procs[1]) < self._place(procs[0]):
+            procs = (procs[1], procs[0], *procs[2:])
+            locks = tuple(sorted((n, k, m, 1 - pid if pid < 2 else pid) for n, k, m, pid in locks))
+        frames: dict[int, int] = {ZERO: ZERO}
+        tables: dict[int, int] = {}
+        met_frames = [x >> 1 for x in (*core.ptes, *core.pmds) if 0 <= x < TABLE]
+        met_tables = [x - TABLE for x in core.pmds if x >= TABLE]
+        for proc in procs:
+            if proc is not None:
+                kinds = self.programs[proc.program].locals.values()
+                met_frames += [v for v, kind in zip(proc.locals, kinds, strict=True) if kind == "frame"]
+                met_tables += [v for v, kind in zip(proc.locals, kinds, strict=True) if kind == "table"]
+                met_frames += proc.gather.frames
+                met_tables += proc.gather.tables
+        for numbers, met, pool in ((frames, met_frames, core.frames), (tables, met_tables, core.tables)):
+            rest = sorted(range(len(pool)), key=lambda i: (pool[i] == VIRGIN, i))
+            for i in (*met, *rest):
+                if i < len(pool):
+                    numbers.setdefault(i, len(numbers))
+        if all(k == v for k, v in (*frames.items(), *tables.items())):
+            return core._replace(procs=procs, locks=locks), (), ()
+        new_frames, new_tables = tuple(frames[i] for i in range(len(frames))), tuple(tables[i] for i in range(len(tables)))
+
+        def entry(x: int) -> int:
+            return x if x < 0 else TABLE + tables[x - TABLE] if x >= TABLE else 2 * frames[x >> 1] + (x & 1)
+
+        def proc_(proc: Proc | None) -> Proc | None:
+            if proc is None:
+                return None
+            kinds = self.programs[proc.program].locals.values()
+            given = {"frame": frames, "table": tables}
+            values = tuple(given[k].get(v, v) if k in given else v for v, k in zip(proc.locals, kinds, strict=True))
+            g = proc.gather
+            gather = g._replace(frames=tuple(sorted(frames[f] for f in g.frames)), tables=tuple(sorted(tables[t] for t in g.tables)))
+            return proc._replace(locals=values, gather=gather)
+
+        return core._replace(
+            procs=tuple(map(proc_, procs)), locks=locks, ptes=tuple(map(entry, core.ptes)), pmds=tuple(map(entry, core.pmds)),
+            frames=_permuted(core.frames, new_frames), tables=_permuted(core.tables, new_tables),
+        ), new_frames, new_tables  # fmt: skip
+
+    @staticmethod
+    def _place(proc: Proc | None) -> tuple[object, ...]:
+        return () if proc is None else proc
 
     def begin(self, core: Core, pid: int, program: int, values: dict[str, int]) -> Core:
         p = self.programs[program]
@@ -188,7 +250,7 @@ class Machine:
         proc = core.procs[pid]
         if proc is None:
             return core
-        if pid >= self.threads:
+        if pid >= self.threads or self.system.crowd:
             return _with(core, pid, None)
         return _with(core, pid, Proc(proc.program, proc.pc, (0,) * len(proc.locals)))
 
@@ -207,6 +269,9 @@ class Machine:
         for nondet in code.choices:
             args = [f(core, proc, caches, nondet) for f in code.args]
             for after, gather, results, taken, effect in self._outcomes(core, proc, pid, code.step, args):
+                if self.system.crowd and max(*after.frames, *after.tables) > 2 * MANY + 1:
+                    self.leaked = True
+                    continue
                 values = list(proc.locals)
                 for where, value in zip(code.results, results, strict=False):
                     values[where] = value
@@ -323,7 +388,7 @@ class Machine:
         return tuple(found)
 
     def _frame(self, f: int, step: Step) -> int:
-        if f == NOWHERE and len(self.w.system.threads) > 1:
+        if f == NOWHERE and self.threads > 1:
             return ZERO  # the other thread has just cleared the entry: nobody counts what is not there
         if f == NOWHERE:
             raise OracleError(f"{step.op} of no frame at {step.origin.span.file}:{step.origin.span.line}")
@@ -375,6 +440,13 @@ def _strays(handler: Program) -> bool:
     looks = [e for n in handler.nodes for a in n.step.args for e in subexpressions(a) if isinstance(e, Look)]
     named += [arg for look in looks for arg in look.args if not isinstance(arg, Look)]
     return any(not isinstance(a, Local) or a.name not in given for a in named)
+
+
+def _permuted(values: tuple[int, ...], numbers: tuple[int, ...]) -> tuple[int, ...]:
+    found = list(values)
+    for old, new in enumerate(numbers):
+        found[new] = values[old]
+    return tuple(found)
 
 
 def _put(values: tuple[int, ...], i: int, new: int) -> tuple[int, ...]:

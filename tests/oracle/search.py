@@ -17,6 +17,10 @@ other reference is left: earlier nobody could tell.
 
 Of several devices one at a time acts by itself, unless ``apart`` is false; what the hooks of all do happens in any case.
 
+A crowd (``system.crowd``): two threads, each idle or in a run of any of the paths with any arguments, and idle again after it; both are
+idle at the start. A run begins only while its first requirement holds, and goes on only while the next one does. What a property says
+of the end is asked whenever both are idle. There is a world with one page, too, which is searched first.
+
 Limits: one run of a handler at a time for each device; a huge page has one tracked part, which is one object with it
 (`split_page` does nothing); entries of untracked pages are none, whatever is written there, and a loop over
 pages visits few of them (as if it chose to do nothing at the others); locks only one program uses are
@@ -74,11 +78,12 @@ class _Asked(NamedTuple):
 
 
 class Oracle:
-    """``broken``: the properties found broken, by name; a property that is not in it after ``run`` holds in the small world."""
+    """``broken``: the properties found broken, by name; a property that is not in it after ``run`` holds in the small world.
+    ``widest``: of a crowd, how many worlds are searched, the one with a single page first."""
 
     def __init__(self, system: System, properties: Iterable[PropertyDecl], cap: int = CAP, reduced: bool = True,
-                 apart: bool = True) -> None:  # fmt: skip
-        self.system, self.cap = system, cap
+                 apart: bool = True, widest: int = 4) -> None:  # fmt: skip
+        self.system, self.cap, self.widest = system, cap, widest
         self.w = Places(system)
         self.machine = Machine(system, self.w, reduced)
         self.apart = apart
@@ -86,6 +91,7 @@ class Oracle:
         self.broken: dict[str, Broken] = {}
         self.states = 0
         self._shared = False
+        self._begins: list[tuple[int, dict[str, int]]] = []
         self.finished = False  # has any run of the path come to its end?
         self._open: list[_Asked] = []
         self._handled: tuple[int, ...] = ()
@@ -109,6 +115,8 @@ class Oracle:
         hooks_ask = any("has" in looks_in(a) for p in self.system.threads for n in p.nodes for a in n.step.args)
         by_page = hooks_ask or any("has" in looks_in(a) for p in self.machine.programs for n in p.nodes for a in n.step.args)
         runs = [(pages, False) for pages in pairs] + ([(two_regions, True)] if "clear_pmd" in ops else [])
+        if self.system.crowd:
+            runs = [((BASE + region - page,), False), *runs][: self.widest]
         if worlds:
             alone = bool(ops & HUGE_STEPS)  # one tracked page in each region
             runs = [((a, b), False) for a, b in worlds if not (alone and a // region == b // region)]
@@ -116,9 +124,11 @@ class Oracle:
             if whole and self.machine.ran_all("clear_pmd"):
                 break  # shorter ranges have taken tables away too
             choices = [self._values(p.params, pages, whole) for p in self.system.threads]
+            self._begins = [(i, given) for i, of_path in enumerate(choices) for given in of_path] if self.system.crowd else []
+            choices = [] if self.system.crowd else choices
             ends: list[tuple[int, ...]] = [(p, p + page - 1) for p in pages]
             if by_page and (self.machine.handlers_write or hooks_ask):
-                ends = [(*ends[0], *ends[1])]  # what is asked of one page may decide what becomes of the other
+                ends = [tuple(x for both in ends for x in both)]  # what is asked of one page may decide what becomes of the other
             spots = ends if by_page else [(x,) for p in pages for x in (p, p + page - 1)]
             even = False
             for witnesses in spots:
@@ -138,6 +148,8 @@ class Oracle:
                         if not self._open:
                             return set(self.broken)
                     even = even and not self.machine.uneven
+        if self.machine.leaked:
+            raise OracleError("references leak")
         return set(self.broken)
 
     def _sets(self) -> list[frozenset[str]]:
@@ -172,8 +184,7 @@ class Oracle:
             if 1 << SIZE.get(kind, 0) == region:
                 spots = [(BASE, BASE + region), (BASE, BASE + 2 * region), (BASE + region, BASE + 2 * region)]
             else:
-                a, b = pages
-                spots = [(a, b), (a, b + page), (b, b + page)]
+                spots = [(a, b + page) for i, a in enumerate(pages) for b in pages[i:]]
                 if whole and 1 << SIZE.get(kind, 0) == page:
                     spots = [(BASE, BASE + region)]
             spans = [{"start": s, "end": e} for s, e in spots]
@@ -197,7 +208,7 @@ class Oracle:
         """Every quiescent state, with what the caches may hold in it."""
         regions = len(self.w.regions)
         variables = tuple(compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}) for d in self.system.devices for _, v in d.variables)
-        huge = regions > 1
+        huge = regions == len(self.w.home)
         zero = [2 * ZERO] if self._zero else []  # where nobody asks for it, it fares as a page that others hold for ever
         known = [range(1, r + 2) if self._shared else (r + 1,) for r in range(regions)]
         upper = [[TABLE + r, NONE, MARKER, *(2 * f + w for f in known[r] if huge for w in (0, 1))] for r in range(regions)]
@@ -233,7 +244,15 @@ class Oracle:
         steps: dict[Core, list[tuple[Core, Effect]]] = {}
         closed: dict[tuple[object, ...], frozenset[Caches]] = {}
 
+        renamed: dict[Core, tuple[Core, tuple[int, ...], tuple[int, ...]]] = {}
+
         def reach(core: Core, caches: Iterable[Caches], before: Core | None, label: str) -> None:
+            if self.system.crowd:
+                if core not in renamed:
+                    renamed[core] = machine.renamed(core)
+                core, frames, tables = renamed[core]
+                if frames:
+                    caches = {self._renamed(c, frames, tables) for c in caches}
             if core not in due:
                 due[core] = set()
                 queue.append(core)
@@ -277,6 +296,12 @@ class Oracle:
                                 reach(settled, [_apply(effect, c)], core, "")
         self.states += sum(len(s) for s in seen.values())
 
+    def _renamed(self, caches: Caches, frames: tuple[int, ...], tables: tuple[int, ...]) -> Caches:
+        return tuple(
+            c if c < 0 else tables[c] if s.of == "tables" else 2 * frames[c >> 1] + (c & 1)
+            for c, s in zip(caches, self.w.slots, strict=True)
+        )  # fmt: skip
+
     def _moves(self, core: Core) -> list[tuple[Core, Effect]]:
         """One visible step of each process, a handler that starts, an unknown holder that lets go."""
         machine = self.machine
@@ -287,6 +312,10 @@ class Oracle:
                 for after, effect in machine.step(core, pid, code, ()):
                     for settled in machine.settle(after, pid):
                         found[settled, effect] = None
+        idle = next((pid for pid in range(machine.threads) if core.procs[pid] is None), None)
+        for program, values in self._begins if idle is not None else ():
+            for begun in machine.begun(core, idle, program, values):
+                found[begun, ()] = None
         for k, programs in enumerate(machine.handlers):
             pid = machine.threads + k
             if core.procs[pid] is None and machine.devices[k].name in self._acting:
