@@ -75,3 +75,25 @@ def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
     for obligation in wanted:
         groups.setdefault(obligation.subject, []).append(obligation)
     return groups
+
+
+class Nameless:
+    """Subjects without what no verdict depends on (mmucheck.ir.nameless): many come to the same."""
+
+    def __init__(self, systems: Systems) -> None:
+        self._systems = systems
+
+    @builtins.property
+    def library(self) -> Library:
+        """Where they come from."""
+        return self._systems.library
+
+    def system(self, subject: Subject) -> System:
+        """The subject under names of its own. Raises InputError for what only shows when it is put together."""
+        from mmucheck.ir.nameless import nameless
+
+        return nameless(self._systems.system(subject))
+
+    def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
+        """The named properties as they are to be decided of the subject."""
+        return self._systems.properties(subject, names)

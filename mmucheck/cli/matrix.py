@@ -166,7 +166,7 @@ def _everything(
     columns, properties = _choose("device", devices, list(library.devices)), tuple(library.properties)
     builder = Builder(library)
     wanted, refused = questions(builder, asked, columns, properties)
-    decided = common.decide(builder, wanted, settings, traces=False)
+    decided = common.decide(builder, wanted, settings, verdicts_only=True)
     results = {o: Result(o, Decision(INCONCLUSIVE, "none", "interrupted"), "") for o in wanted}  # what the run did not come to
     results |= {r.obligation: r for r in decided.results}
     survey = Survey(tuple(asked), columns, properties, refused, results)

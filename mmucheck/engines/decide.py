@@ -25,6 +25,7 @@ from mmucheck.machine.visibility import variables
 
 if TYPE_CHECKING:
     from mmucheck.engines.induction import Induction, Proof
+    from mmucheck.engines.known import KnownStarts
     from mmucheck.engines.pairs import PairSession
     from mmucheck.replay.explore import Violation
 
@@ -33,22 +34,31 @@ ROUNDS = 2
 
 
 def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
-           done: Callable[[PropertyDecl, Decision], None] | None = None) -> dict[str, Decision]:  # fmt: skip
+           done: Callable[[PropertyDecl, Decision], None] | None = None,
+           known: KnownStarts | None = None) -> dict[str, Decision]:  # fmt: skip
     """A decision for every property, by name. ``done`` hears of each as it falls, of proofs that are to be
-    confirmed at the end.
+    confirmed at the end. ``known``: starts to be tried first, where any refutation will do and not only the simplest.
 
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
     wanted = list(properties)
-    sessions = Sessions(system, wanted, limits)
     same: dict[tuple[object, ...], Decision] = {}
+    if known is not None and len(system.threads) == 1:
+        found = _known(system, wanted, known)
+        for prop in wanted:
+            if done is not None and prop.name in found:
+                done(prop, found[prop.name])
+        wanted = [p for p in wanted if p.name not in found]
+    sessions = Sessions(system, wanted, limits)
     for prop in wanted:
         started = time.perf_counter()
         meaning = (prop.when, prop.binders, prop.formula)
         if meaning not in same:
             same[meaning] = decide_one(sessions, prop)
         decision = same[meaning]
+        if known is not None and decision.violation is not None:
+            known.add(system, decision.violation)
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None and not (limits.confirm and decision.verdict == PROVED):
             done(prop, found[prop.name])
@@ -58,6 +68,14 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
             if done is not None and unconfirmed[prop.name].verdict == PROVED:
                 done(prop, found[prop.name])
     return found
+
+
+def _known(system: System, wanted: list[PropertyDecl], known: KnownStarts) -> dict[str, Decision]:
+    """The refutations from starts that refuted something before."""
+    started = time.perf_counter()
+    violations = known.breaks(system, wanted, ROUNDS)
+    seconds = (time.perf_counter() - started) / max(1, len(violations))
+    return {name: Decision(REFUTED, "known start", violation=v, seconds=seconds) for name, v in violations.items()}
 
 
 class Sessions:
