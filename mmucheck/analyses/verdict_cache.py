@@ -1,4 +1,4 @@
-"""Verdicts kept from earlier runs. A key names everything a verdict depends on; what was not decided is never kept."""
+"""Verdicts kept from earlier runs. A key names everything a verdict depends on; what a limit ended is never kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
+from mmucheck.engines.verdicts import BOUNDED, PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Kept: TypeAlias = "tuple[Decision, Trace | None]"
 
-DECIDED = (PROVED, REFUTED, VACUOUS)
-"""What may be kept: it does not depend on limits."""
+KEPT = (PROVED, REFUTED, VACUOUS, BOUNDED)
+"""What may be kept: it does not depend on limits. Bounded is what a method came to at its end; what a limit ended is inconclusive."""
 
 
 class VerdictCache:
@@ -59,7 +59,7 @@ class VerdictCache:
         return decision, trace
 
     def keep(self, key: str, decision: Decision, trace: Trace | None) -> None:
-        if self.root is None or decision.verdict not in DECIDED:
+        if self.root is None or decision.verdict not in KEPT:
             return
         payload = pickle.dumps((key, decision, trace), protocol=5)
         try:

@@ -44,38 +44,42 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
     found: dict[str, Decision] = {}
     wanted = list(properties)
     same: dict[tuple[object, ...], Decision] = {}
-    if known is not None and len(system.threads) == 1:
-        found = _known(system, wanted, known)
-        for prop in wanted:
-            if done is not None and prop.name in found:
+    known = known if len(system.threads) == 1 else None
+
+    def refuted(violations: dict[str, Violation], started: float) -> None:
+        """Of what breaks from a start that refuted something else nothing more is asked."""
+        seconds = (time.perf_counter() - started) / max(1, len(violations))
+        for prop in [p for p in wanted if p.name in violations]:
+            found[prop.name] = Decision(REFUTED, "known start", violation=violations[prop.name], seconds=seconds)
+            if done is not None:
                 done(prop, found[prop.name])
-        wanted = [p for p in wanted if p.name not in found]
-    sessions = Sessions(system, wanted, limits)
+
+    if known is not None:
+        started = time.perf_counter()
+        refuted(known.breaks(system, wanted, ROUNDS), started)
+    sessions = Sessions(system, [p for p in wanted if p.name not in found], limits)
     for prop in wanted:
+        if prop.name in found:
+            continue
         started = time.perf_counter()
         meaning = (prop.when, prop.binders, prop.formula)
         if meaning not in same:
             same[meaning] = decide_one(sessions, prop)
         decision = same[meaning]
-        if known is not None and decision.violation is not None:
-            known.add(system, decision.violation)
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None and not (limits.confirm and decision.verdict == PROVED):
             done(prop, found[prop.name])
+        if known is not None and decision.violation is not None:
+            known.add(system, decision.violation)
+            started = time.perf_counter()
+            left = [p for p in wanted if p.name not in found]
+            refuted(known.also(system, decision.violation.scenario, left, ROUNDS), started)
     if limits.confirm:
         unconfirmed, found = found, sessions.confirmed(found)
         for prop in wanted:
             if done is not None and unconfirmed[prop.name].verdict == PROVED:
                 done(prop, found[prop.name])
     return found
-
-
-def _known(system: System, wanted: list[PropertyDecl], known: KnownStarts) -> dict[str, Decision]:
-    """The refutations from starts that refuted something before."""
-    started = time.perf_counter()
-    violations = known.breaks(system, wanted, ROUNDS)
-    seconds = (time.perf_counter() - started) / max(1, len(violations))
-    return {name: Decision(REFUTED, "known start", violation=v, seconds=seconds) for name, v in violations.items()}
 
 
 class Sessions:

@@ -17,7 +17,7 @@ from mmucheck.machine.visibility import variables
 from mmucheck.replay.explore import Event, SearchExhausted, Violation, broken
 from mmucheck.replay.world import Scenario
 
-STATES = 500
+STATES = 800
 """States of the interpreter for each start that is tried."""
 TRIES = 2
 """Starts tried for each property, those that have served most first."""
@@ -36,21 +36,26 @@ class KnownStarts:
 
     def breaks(self, system: System, properties: Iterable[PropertyDecl], rounds: int) -> dict[str, Violation]:
         """By name, those of the properties that break from a known start, following loops ``rounds`` times at most."""
-        set_here = {name for d in system.devices for name, _ in d.variables}
-        left = {p.name: p for p in properties if variables(p.formula) <= set_here}
+        left = {p.name: p for p in properties}
         tried: Counter[str] = Counter()
         found: dict[str, Violation] = {}
         served = self._served.get(_shape(system), {})
         for start in sorted(served, key=lambda s: -sum(served[s].values())):
             asked = [p for name, p in left.items() if served[start][name] and tried[name] < TRIES]
-            if not asked:
-                continue
             tried.update(p.name for p in asked)
-            with contextlib.suppress(SearchExhausted):
-                for violation in broken(system, start, asked, STATES):
-                    if within(system, violation.events, rounds):
-                        found[violation.property.name] = violation
-                        del left[violation.property.name]
+            found |= self.also(system, start, asked, rounds)
+            left = {name: p for name, p in left.items() if name not in found}
+        return found
+
+    def also(self, system: System, start: Scenario, properties: Iterable[PropertyDecl], rounds: int) -> dict[str, Violation]:
+        """By name, those of the properties that break from one start."""
+        variables_here = {name for d in system.devices for name, _ in d.variables}
+        asked = [p for p in properties if variables(p.formula) <= variables_here]
+        found: dict[str, Violation] = {}
+        with contextlib.suppress(SearchExhausted):
+            for violation in broken(system, start, asked, STATES):
+                if within(system, violation.events, rounds):
+                    found[violation.property.name] = violation
         for violation in found.values():
             self.add(system, violation)
         return found

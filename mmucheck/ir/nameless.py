@@ -93,11 +93,16 @@ class _Names:
 
     def __init__(self, devices: dict[str, str]) -> None:
         self._devices = devices
+        self._actor = ""
         self.locals: dict[str, str] = {}
         self._choices: dict[str, str] = {}
 
     def local(self, name: str) -> str:
-        return self.locals.setdefault(name, f"x{len(self.locals) + 1}")
+        """Those of hooks are numbered apart: the path's own then have one name on every device."""
+        if name not in self.locals:
+            letter = "h" if self._actor else "x"
+            self.locals[name] = f"{letter}{1 + sum(known.startswith(letter) for known in self.locals.values())}"
+        return self.locals[name]
 
     def cache(self, device: str, name: str) -> str:
         """A cache's new name; the name itself if it is none of the device's (the page table, or nothing)."""
@@ -111,6 +116,7 @@ class _Names:
         return f"{self._devices.get(owner, owner)}{dot}{rest}"
 
     def step(self, step: Step) -> Step:
+        self._actor = step.origin.actor
         args = tuple(map(self.expr, step.args))
         results = tuple(map(self.local, step.results))
         names = step.names
