@@ -8,7 +8,7 @@ import pytest
 
 from mmucheck.analyses.plan import Builder
 from mmucheck.analyses.run import run
-from mmucheck.analyses.subjects import Obligation, Subject
+from mmucheck.analyses.subjects import Nameless, Obligation, Subject
 from mmucheck.analyses.verdict_cache import keys_of
 from mmucheck.cli.inputs import load_files
 from mmucheck.engines.decide import ROUNDS, decide
@@ -103,8 +103,8 @@ def test_whatever_a_step_does_stays_in_the_form(builder: Builder) -> None:
 
 def test_keys_of_verdicts_with_and_without_traces_differ(builder: Builder) -> None:
     subject = subject_of("do_wp_page", "v3.17", "ats", "v3_17")
-    system, properties = builder.system(subject), builder.properties(subject, ["no_freed_page"])
-    assert keys_of(system, properties, LIMITS) != keys_of(nameless(system), properties, LIMITS)
+    properties = builder.properties(subject, ["no_freed_page"])
+    assert keys_of(builder.form(subject), properties, LIMITS) != keys_of(Nameless(builder).form(subject), properties, LIMITS)
 
 
 def _chosen(builder: Builder, devices: list[str], path: str = "do_wp_page") -> list[Obligation]:

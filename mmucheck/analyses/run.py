@@ -14,6 +14,7 @@ from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, VACUOUS, Decision, I
 from mmucheck.records import record
 
 if TYPE_CHECKING:
+    from mmucheck.analyses.verdict_cache import Kept
     from mmucheck.analyses.workers import Finished
     from mmucheck.engines.known import KnownStarts
     from mmucheck.engines.solver import Limits
@@ -79,16 +80,17 @@ def run(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: in
     """
     wanted = list(wanted)
     kept = kept or VerdictCache(None)
-    systems = Nameless(systems) if verdicts_only else systems
+    systems = Nameless(systems) if verdicts_only and not isinstance(systems, Nameless) else systems
     found: dict[Obligation, Result] = {}
     twins: dict[str, list[Obligation]] = {}
+    looked_up: dict[str, Kept | None] = {}
 
     def say(result: Result) -> None:
         found[result.obligation] = result if traces and not verdicts_only else replace(result, trace=None)
 
     try:
         for subject, group in subjects(wanted).items():
-            known, keys = _remembered(systems, subject, group, kept, limits)
+            known, keys = _remembered(systems, subject, group, (limits, kept), looked_up)
             for result in known:
                 say(result)
             if not limits.rlimit:  # what is decided together shares its resources: nothing may be missing from a group
@@ -119,19 +121,22 @@ def _share(found: dict[Obligation, Result], twins: dict[str, list[Obligation]]) 
             found[other] = replace(found[first], obligation=other)
 
 
-def _remembered(systems: Systems, subject: Subject, group: list[Obligation], kept: VerdictCache,
-                limits: Limits) -> tuple[list[Result], dict[str, str]]:  # fmt: skip
+def _remembered(systems: Systems, subject: Subject, group: list[Obligation], how: tuple[Limits, VerdictCache],
+                looked_up: dict[str, Kept | None]) -> tuple[list[Result], dict[str, str]]:  # fmt: skip
     """What earlier runs have decided of a subject, and the keys of its verdicts by property.
 
     It is put together in any case: an error in it is never skipped.
     """
-    system = systems.system(subject)
-    keys = keys_of(system, systems.properties(subject, [o.property for o in group]), limits)
-    found = {o: kept.find(keys[o.property]) for o in group}
+    limits, kept = how
+    keys = keys_of(systems.form(subject), systems.properties(subject, [o.property for o in group]), limits)
+    for key in keys.values():
+        if key not in looked_up:
+            looked_up[key] = kept.find(key)
+    found = {o: looked_up[keys[o.property]] for o in group}
     if limits.rlimit and None in found.values():
         return [], keys
-    scope = scope_of(subject)
-    return [Result(o, entry[0], scope, entry[1], system.notes) for o, entry in found.items() if entry is not None], keys
+    scope, notes = scope_of(subject), systems.notes(subject)
+    return [Result(o, entry[0], scope, entry[1], notes) for o, entry in found.items() if entry is not None], keys
 
 
 How = tuple["Limits", VerdictCache, "KnownStarts | None"]
@@ -153,8 +158,8 @@ def _decide(systems: Systems, subject: Subject, group: list[Obligation], how: Ho
     limits, kept, known = how
     system = systems.system(subject)
     properties = systems.properties(subject, [o.property for o in group])
-    keys = keys_of(system, properties, limits) if kept.root is not None else {}
-    scope = scope_of(subject)
+    keys = keys_of(systems.form(subject), properties, limits) if kept.root is not None else {}
+    scope, notes = scope_of(subject), systems.notes(subject)
     asking: dict[str, list[Obligation]] = {}
     for o in group:
         asking.setdefault(o.property, []).append(o)
@@ -166,10 +171,12 @@ def _decide(systems: Systems, subject: Subject, group: list[Obligation], how: Ho
 
             trace = trace_of(system, decision.violation)
         decision = replace(decision, violation=None)
+        if known is not None:  # verdicts alone are wanted
+            decision = replace(decision, invariant=(), exercised=None)
         if prop.name in keys:
             kept.keep(keys[prop.name], decision, trace)
         for o in asking.pop(prop.name):
-            say(Result(o, decision, scope, trace, system.notes))
+            say(Result(o, decision, scope, trace, notes))
 
     failed: Decision | None = None
     error = ""
@@ -188,7 +195,7 @@ def _decide(systems: Systems, subject: Subject, group: list[Obligation], how: Ho
             traceback.print_exception(fault)
         error = f"{type(fault).__name__}: {fault}"
     for o in (o for left in asking.values() for o in left):
-        say(Result(o, failed, scope, None, system.notes, error))
+        say(Result(o, failed, scope, None, notes, error))
     return failed is None or failed.reason != "out of memory"
 
 
@@ -214,7 +221,7 @@ def _parallel(systems: Systems, groups: dict[Subject, list[Obligation]], how: tu
         if isinstance(how_it_ended, Finished):
             kept.warnings.extend(how_it_ended.warnings)
         else:
-            notes = systems.system(subject).notes
+            notes = systems.notes(subject)
             for o in group:
                 if o not in said:
                     say(Result(o, Decision(INCONCLUSIVE, "none", how_it_ended), scope_of(subject), None, notes))

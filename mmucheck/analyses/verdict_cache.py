@@ -16,7 +16,7 @@ from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from mmucheck.engines.solver import Limits
-    from mmucheck.ir.program import PropertyDecl, System
+    from mmucheck.ir.program import PropertyDecl
     from mmucheck.replay.trace import Trace
 
 Kept: TypeAlias = "tuple[Decision, Trace | None]"
@@ -69,11 +69,11 @@ class VerdictCache:
             self.warnings.append("the cache cannot be written; going on without it")
 
 
-def keys_of(system: System, properties: Sequence[PropertyDecl], limits: Limits) -> dict[str, str]:
-    """For each property the key of its verdict: the lowered form with its places, the property, the versions of the solvers and the
+def keys_of(form: bytes, properties: Sequence[PropertyDecl], limits: Limits) -> dict[str, str]:
+    """For each property the key of its verdict: the system (``form`` is its digest), the property, the versions of the solvers and the
     tool's own source. A limit of time is left out: it decides whether there is a verdict, not which. A limit of resources is in, with
     all that is decided together: under it the same run must find the same, whatever was kept before."""
-    common = hashlib.sha256(tool_digest() + repr(system).encode())
+    common = hashlib.sha256(tool_digest() + form)
     if limits.rlimit:
         common.update(f"rlimit {limits.rlimit} {sorted(p.name for p in properties)}".encode())
     keys: dict[str, str] = {}

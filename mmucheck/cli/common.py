@@ -247,7 +247,7 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     stopped = 0
     try:
         with Progress(sys.stderr) as progress:
-            if verdicts_only and not settings.seeds and not settings.strict:
+            if verdicts_only and verdicts_suffice(settings):
                 results = run(systems, wanted, settings.limits(jobs), jobs, progress, kept, verdicts_only=True)
             else:
                 results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces and not verdicts_only)
@@ -258,6 +258,11 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     if stopped:
         click.echo(f"mmucheck: interrupted: {len(results)} of {len(wanted)} decided", err=True)
     return Decided([replace(r, strict=True) for r in results] if settings.strict else results, len(wanted), stopped)
+
+
+def verdicts_suffice(settings: Settings) -> bool:
+    """Whether nothing is asked that needs places in the sources, or that every verdict is the solver's."""
+    return not (settings.seeds or settings.strict)
 
 
 def _with_seeds(systems: Systems, wanted: Sequence[Obligation], settings: Settings, jobs: int, progress: Progress,
