@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmucheck.analyses.verdict_cache import DECIDED, tool_digest
+from mmucheck.analyses.verdict_cache import KEPT, tool_digest
 from mmucheck.names.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class FinishedRun:
         return kept if same else None
 
     def keep(self, library: Library, results: Sequence[Result], instead: object = None) -> None:
-        """Keep the results (without traces), or what is to be kept ``instead`` of them, if all were decided, and as expected where
-        something was."""
+        """Keep the results (without traces), or what is to be kept ``instead`` of them, if no limit ended any, and all are as expected
+        where something was."""
         if self._path is None or not all(map(_settled, results)):
             return
         files = [
@@ -60,7 +60,7 @@ class FinishedRun:
 
 
 def _settled(result: Result) -> bool:
-    decided = result.decision is not None and not result.error and result.decision.verdict in DECIDED
+    decided = result.decision is not None and not result.error and result.decision.verdict in KEPT
     return decided and result.as_expected is not False
 
 

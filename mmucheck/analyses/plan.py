@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmucheck.analyses.subjects import Obligation, Subject
+from mmucheck.analyses.subjects import Obligation, Subject, digest
 from mmucheck.ir.balance import unbalanced
 from mmucheck.ir.changes import apply_change
 from mmucheck.ir.expand import Expander
@@ -73,6 +73,14 @@ class Builder:
         if self._last is None or self._last[0] != subject:
             self._last = subject, self._build(subject)
         return self._last[1]
+
+    def form(self, subject: Subject) -> bytes:
+        """A digest of it: what has the same is the same system. Raises like ``system``."""
+        return digest(self.system(subject))
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """What a report should say of it."""
+        return self.system(subject).notes
 
     def _build(self, subject: Subject) -> System:
         expander = self._expander(subject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,8 +69,19 @@ class Systems(Protocol):
     def system(self, subject: Subject) -> System:
         """The subject in the intermediate form. Raises InputError for what only shows when it is put together."""
 
+    def form(self, subject: Subject) -> bytes:
+        """A digest of it: what has the same is the same system. Raises like ``system``."""
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """What a report should say of it."""
+
     def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
         """The named properties as they are to be decided of the subject."""
+
+
+def digest(system: System) -> bytes:
+    """Of all that a system consists of."""
+    return hashlib.sha256(repr(system).encode()).digest()
 
 
 def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
@@ -78,3 +90,37 @@ def subjects(wanted: Iterable[Obligation]) -> dict[Subject, list[Obligation]]:
     for obligation in wanted:
         groups.setdefault(obligation.subject, []).append(obligation)
     return groups
+
+
+class Nameless:
+    """Subjects without what no verdict depends on (mmucheck.ir.nameless): many come to the same. Digests are remembered, systems are
+    not: there are too many."""
+
+    def __init__(self, systems: Systems) -> None:
+        self._systems = systems
+        self._forms: dict[Subject, bytes] = {}
+
+    @builtins.property
+    def library(self) -> Library:
+        """Where they come from."""
+        return self._systems.library
+
+    def system(self, subject: Subject) -> System:
+        """The subject under names of its own. Raises InputError for what only shows when it is put together."""
+        from mmucheck.ir.nameless import nameless
+
+        return nameless(self._systems.system(subject))
+
+    def form(self, subject: Subject) -> bytes:
+        """A digest of it: what has the same is the same system. Raises like ``system``."""
+        if subject not in self._forms:
+            self._forms[subject] = digest(self.system(subject))
+        return self._forms[subject]
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """None: they name things."""
+        return ()
+
+    def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
+        """The named properties as they are to be decided of the subject."""
+        return self._systems.properties(subject, names)

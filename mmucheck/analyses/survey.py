@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmucheck.analyses.plan import Builder, path_of
+from mmucheck.analyses.plan import path_of
 from mmucheck.analyses.run import Result
-from mmucheck.analyses.subjects import Obligation, Subject
+from mmucheck.analyses.subjects import Obligation, Subject, Systems
 from mmucheck.names.library import Library
 from mmucheck.records import record
 from mmucheck.syntax.diagnostics import InputError
@@ -64,7 +64,7 @@ def frames(library: Library) -> tuple[Frame, ...]:
 
 
 def questions(
-    builder: Builder, asked: Iterable[Frame], devices: Sequence[str], properties: Sequence[str]
+    systems: Systems, asked: Iterable[Frame], devices: Sequence[str], properties: Sequence[str]
 ) -> tuple[list[Obligation], dict[Subject, str]]:
     """Every question that can be asked, and the subjects that cannot be put together with the reason."""
     wanted: list[Obligation] = []
@@ -74,11 +74,11 @@ def questions(
             for device in devices:
                 subject = frame.subject(path, device)
                 try:
-                    builder.system(subject)
+                    systems.form(subject)
                 except InputError as error:
                     refused[subject] = error.diagnostics[0].message
                     continue
-                wanted += [Obligation(subject, p) for p in properties if builder.library.properties[p].device in ("", device)]
+                wanted += [Obligation(subject, p) for p in properties if systems.library.properties[p].device in ("", device)]
     return wanted, refused
 
 

@@ -1,4 +1,4 @@
-"""Verdicts kept from earlier runs. A key names everything a verdict depends on; what was not decided is never kept."""
+"""Verdicts kept from earlier runs. A key names everything a verdict depends on; what a limit ended is never kept."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmucheck.engines.verdicts import PROVED, REFUTED, VACUOUS, Decision
+from mmucheck.engines.verdicts import BOUNDED, PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.names.sealed import cache_root, read_sealed, write_sealed
 from mmucheck.versions import version
 
 if TYPE_CHECKING:
     from mmucheck.engines.solver import Limits
-    from mmucheck.ir.program import PropertyDecl, System
+    from mmucheck.ir.program import PropertyDecl
     from mmucheck.replay.trace import Trace
 
 Kept: TypeAlias = "tuple[Decision, Trace | None]"
 
-DECIDED = (PROVED, REFUTED, VACUOUS)
-"""What may be kept: it does not depend on limits."""
+KEPT = (PROVED, REFUTED, VACUOUS, BOUNDED)
+"""What may be kept: it does not depend on limits. Bounded is what a method came to at its end; what a limit ended is inconclusive."""
 
 
 class VerdictCache:
@@ -59,7 +59,7 @@ class VerdictCache:
         return decision, trace
 
     def keep(self, key: str, decision: Decision, trace: Trace | None) -> None:
-        if self.root is None or decision.verdict not in DECIDED:
+        if self.root is None or decision.verdict not in KEPT:
             return
         payload = pickle.dumps((key, decision, trace), protocol=5)
         try:
@@ -69,11 +69,11 @@ class VerdictCache:
             self.warnings.append("the cache cannot be written; going on without it")
 
 
-def keys_of(system: System, properties: Sequence[PropertyDecl], limits: Limits) -> dict[str, str]:
-    """For each property the key of its verdict: the lowered form with its places, the property, the versions of the solvers and the
+def keys_of(form: bytes, properties: Sequence[PropertyDecl], limits: Limits) -> dict[str, str]:
+    """For each property the key of its verdict: the system (``form`` is its digest), the property, the versions of the solvers and the
     tool's own source. A limit of time is left out: it decides whether there is a verdict, not which. A limit of resources is in, with
     all that is decided together: under it the same run must find the same, whatever was kept before."""
-    common = hashlib.sha256(tool_digest() + repr(system).encode())
+    common = hashlib.sha256(tool_digest() + form)
     if limits.rlimit:
         common.update(f"rlimit {limits.rlimit} {sorted(p.name for p in properties)}".encode())
     keys: dict[str, str] = {}

@@ -233,9 +233,10 @@ def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
     return [o for o in wanted if not prop or o.property == prop]
 
 
-def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True) -> Decided:
-    """Decide, with progress on a terminal once it takes longer than a second. ``traces``: see run."""
-    from mmucheck.analyses.run import Interrupted
+def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True,
+           verdicts_only: bool = False) -> Decided:  # fmt: skip
+    """Decide, with progress on a terminal once it takes longer than a second. ``traces``, ``verdicts_only``: see run."""
+    from mmucheck.analyses.run import Interrupted, run
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
     from mmucheck.cli.progress import Progress
@@ -246,7 +247,10 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     stopped = 0
     try:
         with Progress(sys.stderr) as progress:
-            results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces)
+            if verdicts_only and verdicts_suffice(settings):
+                results = run(systems, wanted, settings.limits(jobs), jobs, progress, kept, verdicts_only=True)
+            else:
+                results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces and not verdicts_only)
     except Interrupted as stop:
         results, stopped = stop.results, code_of_signal(stop)
     for warning in dict.fromkeys(kept.warnings):
@@ -254,6 +258,11 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     if stopped:
         click.echo(f"mmucheck: interrupted: {len(results)} of {len(wanted)} decided", err=True)
     return Decided([replace(r, strict=True) for r in results] if settings.strict else results, len(wanted), stopped)
+
+
+def verdicts_suffice(settings: Settings) -> bool:
+    """Whether nothing is asked that needs places in the sources, or that every verdict is the solver's."""
+    return not (settings.seeds or settings.strict)
 
 
 def _with_seeds(systems: Systems, wanted: Sequence[Obligation], settings: Settings, jobs: int, progress: Progress,

@@ -155,6 +155,7 @@ def _everything(
 ) -> tuple[common.Decided, str]:
     from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.run import Result
+    from mmucheck.analyses.subjects import Nameless
     from mmucheck.analyses.survey import Frame, Survey, frames, questions
     from mmucheck.engines.verdicts import INCONCLUSIVE, Decision
     from mmucheck.report import survey as report
@@ -164,9 +165,9 @@ def _everything(
     asked = [f if not paths else Frame(f.protocol, f.change, f.kernel, tuple(p for p in f.paths if p[0] in paths)) for f in frames(library)]
     asked = [f for f in asked if f.paths]
     columns, properties = _choose("device", devices, list(library.devices)), tuple(library.properties)
-    builder = Builder(library)
-    wanted, refused = questions(builder, asked, columns, properties)
-    decided = common.decide(builder, wanted, settings, traces=False)
+    systems = Nameless(Builder(library)) if common.verdicts_suffice(settings) else Builder(library)
+    wanted, refused = questions(systems, asked, columns, properties)
+    decided = common.decide(systems, wanted, settings, verdicts_only=True)
     results = {o: Result(o, Decision(INCONCLUSIVE, "none", "interrupted"), "") for o in wanted}  # what the run did not come to
     results |= {r.obligation: r for r in decided.results}
     survey = Survey(tuple(asked), columns, properties, refused, results)

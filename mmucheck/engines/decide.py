@@ -25,6 +25,7 @@ from mmucheck.machine.visibility import variables
 
 if TYPE_CHECKING:
     from mmucheck.engines.induction import Induction, Proof
+    from mmucheck.engines.known import KnownStarts
     from mmucheck.engines.threads import ThreadsSession
     from mmucheck.replay.explore import Violation
 
@@ -33,17 +34,33 @@ ROUNDS = 2
 
 
 def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
-           done: Callable[[PropertyDecl, Decision], None] | None = None) -> dict[str, Decision]:  # fmt: skip
+           done: Callable[[PropertyDecl, Decision], None] | None = None,
+           known: KnownStarts | None = None) -> dict[str, Decision]:  # fmt: skip
     """A decision for every property, by name. ``done`` hears of each as it falls, of proofs that are to be
-    confirmed at the end.
+    confirmed at the end. ``known``: starts to be tried first, where any refutation will do and not only the simplest.
 
     Raises InternalError if a refutation cannot be replayed or a proof does not check.
     """
     found: dict[str, Decision] = {}
     wanted = list(properties)
-    sessions = Sessions(system, wanted, limits)
     same: dict[tuple[object, ...], Decision] = {}
+    known = known if len(system.threads) == 1 and not system.crowd else None
+
+    def refuted(violations: dict[str, Violation], started: float) -> None:
+        """Of what breaks from a start that refuted something else nothing more is asked."""
+        seconds = (time.perf_counter() - started) / max(1, len(violations))
+        for prop in [p for p in wanted if p.name in violations]:
+            found[prop.name] = Decision(REFUTED, "known start", violation=violations[prop.name], seconds=seconds)
+            if done is not None:
+                done(prop, found[prop.name])
+
+    if known is not None:
+        started = time.perf_counter()
+        refuted(known.breaks(system, wanted, ROUNDS), started)
+    sessions = Sessions(system, [p for p in wanted if p.name not in found], limits)
     for prop in wanted:
+        if prop.name in found:
+            continue
         started = time.perf_counter()
         meaning = (prop.when, prop.binders, prop.formula)
         if meaning not in same:
@@ -52,6 +69,11 @@ def decide(system: System, properties: Iterable[PropertyDecl], limits: Limits,
         found[prop.name] = replace(decision, seconds=time.perf_counter() - started)
         if done is not None and not (limits.confirm and decision.verdict == PROVED):
             done(prop, found[prop.name])
+        if known is not None and decision.violation is not None:
+            known.add(system, decision.violation)
+            started = time.perf_counter()
+            left = [p for p in wanted if p.name not in found]
+            refuted(known.also(system, decision.violation.scenario, left, ROUNDS), started)
     if limits.confirm:
         unconfirmed, found = found, sessions.confirmed(found)
         for prop in wanted:

@@ -6,7 +6,7 @@ Nothing here knows of a solver. A refutation is shown only if this search finds 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from mmucheck.ir.program import PropertyDecl, Step, System
@@ -89,9 +89,21 @@ def search(system: System, scenario: Scenario, prop: PropertyDecl) -> Violation 
 
     Raises SearchExhausted if the world is too large.
     """
-    while True:
+    return next(broken(system, scenario, [prop]), None)
+
+
+def broken(system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int = MAX_STATES) -> Iterator[Violation]:
+    """For each of the properties that some schedule from the scenario breaks, the shortest one, as they are found.
+
+    Raises SearchExhausted if that takes more than so many states.
+    """
+    left = list(properties)
+    while left:
         try:
-            return _Explorer(system, scenario, prop).run()
+            for violation in _Explorer(system, scenario, left, states).run():
+                left = [p for p in left if p is not violation.property]
+                yield violation
+            return
         except Untracked as missing:
             if len(scenario.pages) >= MAX_PAGES:
                 raise SearchExhausted("the path walks over too many pages") from None
@@ -99,14 +111,14 @@ def search(system: System, scenario: Scenario, prop: PropertyDecl) -> Violation 
 
 
 class _Explorer:
-    def __init__(self, system: System, scenario: Scenario, prop: PropertyDecl) -> None:
-        self.system, self.scenario, self.prop = system, scenario, prop
+    def __init__(self, system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int) -> None:
+        self.system, self.scenario, self.left, self.states = system, scenario, list(properties), states
         self.layout = layout_of(scenario)
         self.machine: Machine[int] = Machine(Concrete(), system, self.layout)
         self.threads = threads_of(system)
         self.fills = self.machine.fills()
         self.holders = self.machine.unknown_holders()
-        self.visible = Visibility(system, [prop])
+        self.visible = Visibility(system, properties)
         self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         self.paths = [t for t in self.threads if not t.device]
         self.heads = {t.name: t.program.back_edge_targets() for t in self.threads}
@@ -116,7 +128,7 @@ class _Explorer:
             kind: [t.local(n) for t in self.threads for n, k in t.program.locals.items() if k == kind] for kind in ("frame", "table")
         }
 
-    def run(self) -> Violation | None:
+    def run(self) -> Iterator[Violation]:
         first = start(self.system, self.scenario, self.layout)
         self.keys = sorted(first)
         counter = 0
@@ -134,11 +146,15 @@ class _Explorer:
             if key in done:
                 continue
             done.add(key)
-            broken = self._broken(state)
-            if broken is not None:
-                return Violation(self.prop, broken, self._history(key, parents), first, self.scenario)
-            if len(done) > MAX_STATES:
-                raise SearchExhausted(f"more than {MAX_STATES} states")
+            for prop in list(self.left):
+                bound = self._broken(prop, state)
+                if bound is not None:
+                    self.left.remove(prop)
+                    yield Violation(prop, bound, self._history(key, parents), first, self.scenario)
+            if not self.left:
+                return
+            if len(done) > self.states:
+                raise SearchExhausted(f"more than {self.states} states")
             for by_device, events, after in self._successors(state):
                 target = self._key(after)
                 if target in done:
@@ -150,7 +166,6 @@ class _Explorer:
                     self.costs[target] = cost
                     heapq.heappush(heap, (*cost, counter, after))
                     counter += 1
-        return None
 
     def _key(self, state: State[int]) -> tuple[int, ...]:
         return tuple(map(state.__getitem__, self.keys))
@@ -270,11 +285,11 @@ class _Explorer:
 
     # ---- the property
 
-    def _broken(self, state: State[int]) -> dict[str, int | str] | None:
-        if self.prop.when == "finally" and any(t.program.nodes[state[f"{t.name}.pc"]].successors for t in self.paths):
+    def _broken(self, prop: PropertyDecl, state: State[int]) -> dict[str, int | str] | None:
+        if prop.when == "finally" and any(t.program.nodes[state[f"{t.name}.pc"]].successors for t in self.paths):
             return None
-        for bound in bindings(self.prop, self.system, self.layout.pages, self.layout.frames, self.layout.tables, state):
-            if not self.machine.looks.value(self.prop.formula, View(state, bound=bound)):
+        for bound in bindings(prop, self.system, self.layout.pages, self.layout.frames, self.layout.tables, state):
+            if not self.machine.looks.value(prop.formula, View(state, bound=bound)):
                 return bound
         return None
 

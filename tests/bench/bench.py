@@ -2,13 +2,14 @@
 
     python tests/bench/bench.py               start-up ratios, one check, and all of specs/ split into phases
     python tests/bench/bench.py --quick       without all of specs/
-    python tests/bench/bench.py --matrix      matrix --all, cold and again
+    python tests/bench/bench.py --matrix      matrix --all, cold and again (--folder DIR: may be interrupted and continued)
     python tests/bench/bench.py --every 100   one in a hundred subjects of matrix --all split into phases
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import resource
@@ -72,8 +73,10 @@ PHASES = (
     ("unroll", "mmucheck.lower.unroll", "Lowering.unroll"),
     ("cut at loops", "mmucheck.lower.cuts", "CutSystem.__init__"),
     ("replay", "mmucheck.replay.explore", "search"),
+    ("known starts", "mmucheck.engines.known", "KnownStarts.also"),
     ("simplest start", "mmucheck.engines.concretise", "simplest_model"),
     ("expand", "mmucheck.analyses.plan", "Builder.system"),
+    ("leave out names, digest", "mmucheck.analyses.subjects", "Nameless.form"),
 )
 """What is timed, and where it is. What one calls of another is counted with the other."""
 
@@ -128,7 +131,7 @@ def phases(every: int) -> None:
     else:
         wanted = obligations(library, library.specs.values())
     before = time.process_time()
-    results = run(builder, wanted, Limits(timeout=600), traces=False)
+    results = run(builder, wanted, Limits(timeout=600), verdicts_only=bool(every), traces=False)
     total = time.process_time() - before + spent["parse and check"]
     spent["the rest"] = total - sum(spent.values())
     what = f"one in {every} subjects of matrix --all" if every else "specs/"
@@ -137,9 +140,11 @@ def phases(every: int) -> None:
         print(f"  {phase:32} {seconds:8.2f} s  {100 * seconds / total:5.1f} %")
 
 
-def survey() -> None:
-    """Everything against everything, from cold, and again with nothing changed; time and peak memory of the largest process."""
-    with tempfile.TemporaryDirectory() as folder:
+def survey(place: str) -> None:
+    """Everything against everything, from cold, and again with nothing changed; time and peak memory of the largest process.
+    ``place``: a folder that stays, so that what was interrupted goes on (and is then not from cold), "" for one that does not."""
+    with contextlib.nullcontext(Path(place).resolve()) if place else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "mmucheck", "matrix", "--all", "--timeout", "120", "-o", str(Path(folder) / "matrix.txt")]
         for what in ("cold", "verdicts kept", "nothing changed"):
             if what == "verdicts kept":
@@ -156,10 +161,11 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="only the start-up ratios")
     arguments.add_argument("--matrix", action="store_true", help="only matrix --all")
+    arguments.add_argument("--folder", default="", metavar="DIR", help="with --matrix: keep the verdicts there, and go on from them")
     arguments.add_argument("--every", type=int, default=0, metavar="N", help="only the phases of one in N subjects of matrix --all")
     chosen = arguments.parse_args()
     if chosen.matrix:
-        survey()
+        survey(chosen.folder)
     elif chosen.every:
         phases(chosen.every)
     else:
