@@ -28,7 +28,7 @@ from mmucheck.names.loading import load
 from mmucheck.syntax import ast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from weaken_locks import REMOVED, Site, sites, weakened
+from weaken_locks import REMOVED, Site, sites, walking, weakened
 
 HERE = Path(__file__).resolve().parent
 KERNEL = {
@@ -37,6 +37,8 @@ KERNEL = {
     "v6.6": {"cpu": ("v6_6", ""), "ats": ("v6_6", "")},
 }
 """The protocol, and the change after which it holds, under which a device is told by a kernel's paths."""
+TABLE_LOCKS = {("PTE", "PMD"): "ptl", ("PMD", "PUD"): "pmd_ptl"}
+"""The lock of the lower-level entries, by levels."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ def weak(whole: System, lock: str, early: int, both: bool) -> System | None:
 
 
 def decide(builder: Builder, subject: Subject, asked: System, names: Sequence[str], place: str, limits: Limits) -> dict[str, Decision]:
-    """The verdicts of runs at one place."""
+    """The verdicts of runs at one place. The asserts are those of the partner, and what the path relies on when it
+    walks to an entry."""
+    if "asserts" in names:
+        first, second = asked.threads
+        asked = replace(asked, threads=(walking(first, TABLE_LOCKS[asked.levels]), second))
     with at_one_place(place):
         session = PairSession(asked, builder.properties(subject, names), limits)
         return {p.name: session.decide(p) for p in session.properties}
@@ -139,27 +145,19 @@ SEARCH = Limits(timeout=12)
 
 
 EXCLUDED = {
-    ("mmap_sem", ""): [
-        ("follow_table", ASSERTS, "here"), ("munmap", ASSERTS, "here"), ("munmap", FRAMES, "next"), ("itself", FRAMES, "here"),
-        ("__replace_page", FRAMES, "here"), ("do_wp_page", FRAMES, "here"),
-    ],
-    ("mmap_sem", "huge"): [
-        ("follow_table", ASSERTS, "here"), ("munmap", ASSERTS, "here"), ("change_huge_pmd", FRAMES, "here"), ("itself", FRAMES, "here"),
-        ("do_huge_pmd_wp_page", FRAMES, "here"),
-    ],
-    ("mmap_sem", "shared"): [("follow_table_shared", ASSERTS, "here"), ("itself", FRAMES, "here")],
-    ("page_lock", ""): [("itself", FRAMES, "here"), ("try_to_unmap_one", FRAMES, "here"), ("try_to_unmap_one", FRAMES, "next")],
-    ("page_lock", "huge"): [("itself", FRAMES, "here")],
-    ("page_lock", "shared"): [("itself", FRAMES, "here"), ("itself", FRAMES, "next")],
-    ("anon_vma_lock", ""): [("__split_huge_page", FRAMES, "here")],
-    ("anon_vma_lock", "huge"): [("try_to_unmap_one", FRAMES, "here"), ("itself", FRAMES, "here"), ("remove_migration_pte", FRAMES, "here")],
-    ("i_mmap_mutex", ""): [("itself", FRAMES, "here"), ("unmap_mapping_range", FRAMES, "next"), ("page_mkclean_one", FRAMES, "here")],
-    ("i_mmap_mutex", "huge"): [("itself", FRAMES, "here"), ("itself", FRAMES, "next")],
-    ("i_mmap_mutex", "shared"): [
-        ("itself", FRAMES, "here"), ("try_to_unmap_one_hugetlb", FRAMES, "here"), ("itself", TABLES, "here"),
-    ],
-}  # fmt: skip
-"""For the other locks: who takes them, too. By lock and kind of path."""
+    ("mmap_sem", ""): (("munmap", ASSERTS), ("follow_table", ASSERTS), ("itself", FRAMES)),
+    ("mmap_sem", "huge"): (("follow_table", ASSERTS), ("change_huge_pmd", FRAMES), ("itself", FRAMES)),
+    ("mmap_sem", "shared"): (("munmap_shared", ASSERTS), ("follow_table_shared", ASSERTS), ("itself", FRAMES)),
+    ("page_lock", ""): (("itself", FRAMES), ("remove_migration_pte", FRAMES), ("try_to_unmap_one", FRAMES)),
+    ("page_lock", "huge"): (("itself", FRAMES),),
+    ("page_lock", "shared"): (("itself", FRAMES),),
+    ("anon_vma_lock", ""): (("munmap", ASSERTS),),
+    ("anon_vma_lock", "huge"): (("itself", FRAMES), ("try_to_unmap_one", FRAMES), ("remove_migration_pte", FRAMES)),
+    ("i_mmap_mutex", ""): (("munmap", ASSERTS), ("itself", FRAMES), ("page_mkclean_one", FRAMES)),
+    ("i_mmap_mutex", "huge"): (("itself", FRAMES),),
+    ("i_mmap_mutex", "shared"): (("munmap_shared", ASSERTS), ("itself", FRAMES), ("fault_shared", TABLES)),
+}
+"""For the other locks: who takes them, too, or who meets what they keep. By lock and kind of path."""
 
 
 def candidates(builder: Builder, kernel: str, path: str, site: Site) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
@@ -175,17 +173,23 @@ def candidates(builder: Builder, kernel: str, path: str, site: Site) -> Iterator
         kind, shipped = "", "do_wp_page"
     suffix = f"_{kind}" if kind else ""
     at = [f" {n}" for n in ("old_addr", "new_addr")] if "old_addr" in params else [""]
-    follow = f"follow_{kind or 'page'}"
     if site.name.startswith(("ptl", "pmd_ptl")):
         order = [
-            (f"fault{suffix}", "cpu", FRAMES, "here"), (follow, "cpu", ASSERTS, "here"), (f"unmap{suffix}", "cpu", FRAMES, "next"),
-            ("itself", "cpu", FRAMES, "here"), (shipped, "cpu", FRAMES, "here"), (f"fault{suffix}", "ats", FRAMES, "here"),
+            (f"fault{suffix}", "cpu", FRAMES), (f"follow_{kind or 'page'}", "cpu", ASSERTS), ("itself", "cpu", FRAMES),
+            *([("remove_migration_pte", "cpu", FRAMES)] if not kind else []), (f"unmap{suffix}", "cpu", FRAMES),
+            (shipped, "cpu", FRAMES), (f"fault{suffix}", "ats", FRAMES),
         ]  # fmt: skip
+        if "old_addr" in params:
+            order.sort(key=lambda asked: asked[2] != ASSERTS)  # the least states first
     else:
-        order = [(p, "cpu", names, place) for p, names, place in EXCLUDED[site.name.split()[0], kind]]
-    for partner, device, names, place in order:
+        order = [(p, "cpu", names) for p, names in EXCLUDED[site.name.split()[0], kind]]
+    for partner, device, names in order:
+        if partner != "itself" and not builder.library.named(partner):
+            continue
         for param in at:
-            yield partner, device, names, place + param
+            yield partner, device, names, "here" + param
+    for param in at:
+        yield f"unmap{suffix}", "cpu", FRAMES, "next" + param
 
 
 def search(builder: Builder, kernel: str, path: str, lock: str, show: bool = True) -> tuple[Row | None, list[str]]:

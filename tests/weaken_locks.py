@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mmucheck.ir.program import DeviceVar, Look, Node, Program, Step, subexpressions
+from mmucheck.ir.program import DeviceVar, Local, Look, Node, Op, Program, Step, subexpressions
 
 REMOVED = 0
 """A weakening is how many visible steps early the lock is given up, or this."""
+WAITING = "huge_pmd_sharers_unmap"
+"""The macro in which others who share a table page drop it as soon as the i_mmap lock is free."""
 Stack = tuple[int, ...]
 """Nodes of the locks held, outermost first."""
 
@@ -102,11 +104,22 @@ def weakened(program: Program, site: Site, early: int) -> Program | None:
     if edges == _leaving(program, site, left, early - 1) or any(at in site.locks for at, _ in edges):
         return None
     lock, unlock = nodes[min(site.locks)].step, program.nodes[min(site.unlocks)].step
+    moved = _moved_with(program, site)
+    for index in moved:
+        nodes[index] = replace(nodes[index], step=replace(nodes[index].step, op="nop"))
     for at, target in sorted(edges):
-        nodes.append(Node(replace(unlock, args=lock.args), (target,)))
-        node = nodes[at]
-        nodes[at] = replace(node, successors=tuple(len(nodes) - 1 if s == target else s for s in node.successors))
+        first = len(nodes)
+        for step in (replace(unlock, args=lock.args), *(program.nodes[n].step for n in moved)):
+            nodes.append(Node(step, (len(nodes) + 1,)))
+        nodes[-1] = replace(nodes[-1], successors=(target,))
+        nodes[at] = replace(nodes[at], successors=tuple(first if s == target else s for s in nodes[at].successors))
     return replace(program, nodes=tuple(nodes))
+
+
+def _moved_with(program: Program, site: Site) -> list[int]:
+    """Steps behind an unlock that stand for somebody who waits for the lock: they go with it."""
+    behind = {s for n in site.unlocks for s in program.nodes[n].successors}
+    return sorted(n for n in behind if WAITING in {frame.name for frame in program.nodes[n].step.origin.frames})
 
 
 def _leaving(program: Program, site: Site, left: dict[int, int], early: int) -> set[tuple[int, int]]:
@@ -135,3 +148,20 @@ def visible(step: Step) -> bool:
         return any(isinstance(e, Look | DeviceVar) for arg in step.args for e in subexpressions(arg))
     return step.op not in ("nop", "dispatch", "lock", "unlock", "tlb_gather", "tlb_track", "tlb_queue", "tlb_queue_table")
 
+
+
+def walking(program: Program, lock: str) -> Program:
+    """The path with what it relies on to reach an entry: before it takes the lock of a table page (``lock``) it has found the table page,
+    and when it has it, an assert says that the table page is still linked. In C the lock lies in the table page's own struct page."""
+    nodes, variables = list(program.nodes), dict(program.locals)
+    for index, node in enumerate(program.nodes):
+        if node.step.op == "lock" and node.step.names[0] == lock:
+            found, linked, origin = f"found.{index}", Look("pmd_linked", node.step.args), node.step.origin
+            variables[found] = "bool"
+            still = Op("||", (Op("!", (Local(found, "bool"),)), linked))
+            nodes += [
+                Node(node.step, (len(nodes) + 1,)),
+                Node(Step("assert", (still,), origin, names=("the table page found is linked",)), node.successors),
+            ]
+            nodes[index] = Node(Step("assign", (linked,), origin, (found,)), (len(nodes) - 2,))
+    return replace(program, nodes=tuple(nodes), locals=variables)
