@@ -74,8 +74,21 @@ def test_a_lock_is_given_up_before_the_last_visible_step(builder: Builder) -> No
     shorter = weakened(path, section, 1)
     assert shorter is not None
     behind = [shorter.nodes[s].step for n in shorter.nodes if n.step.op == "unlock" for s in n.successors]
-    assert [step.origin.text for step in behind if step.op == "put_page"] == ["put_page(old)", "put_page(new)"]
+    assert {step.origin.text for step in behind if step.op == "put_page"} == {"put_page(old);", "put_page(new);"}
     assert [s.name for s in sites(shorter)] == [s.name for s in sites(path)]
+
+
+def test_who_waits_for_a_lock_goes_with_it(builder: Builder) -> None:
+    """Who shares a hugetlb table page drops it when the i_mmap lock is free: no later than the weakened path gives it up."""
+    path = program(builder, "v3.17", "change_protection_hugetlb")
+    section = next(s for s in sites(path) if s.name == "i_mmap_mutex 1")
+    shorter = weakened(path, section, 1)
+    assert shorter is not None
+    (freed,) = [n for n in shorter.nodes if n.step.op == "tlb_free_tables"]
+    (before,) = [n for n in shorter.nodes if freed in [shorter.nodes[s] for s in n.successors]]
+    assert before.step.op == "unlock"
+    assert before.step.names[0] == "i_mmap_mutex"
+    assert [shorter.nodes[s].step.op for s in freed.successors] == ["drop"]
 
 
 def test_a_lock_left_out_is_no_section(builder: Builder) -> None:

@@ -141,7 +141,7 @@ def at_one_place(place: str) -> Iterator[None]:
 FRAMES = ("no_freed_page", "no_stale_translation", "no_stale_write")
 TABLES = ("no_freed_table",)
 ASSERTS = ("asserts",)
-SEARCH = Limits(timeout=12)
+SEARCH = Limits(timeout=10)
 
 
 EXCLUDED = {
