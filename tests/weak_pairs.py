@@ -1,6 +1,7 @@
 """Pairs of a path with a weakened lock and a partner: what the rows of tests/locks.json say, decided anew.
 
-``python tests/weak_pairs.py [path...]`` looks for the rows that are missing and prints them.
+``python tests/weak_pairs.py v3.17 ptl,pmd_ptl [path...]`` looks for partners for the sections of these locks and prints rows (JSON, with
+what was tried), for a reader to judge.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mmucheck.analyses.subjects import Subject
 from mmucheck.engines import pairs
 from mmucheck.engines.pairs import Exhausted, Exploration, PairSession
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import Decision
+from mmucheck.engines.verdicts import Decision, InternalError
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import threads_of
@@ -141,6 +142,8 @@ def at_one_place(place: str) -> Iterator[None]:
 FRAMES = ("no_freed_page", "no_stale_translation", "no_stale_write")
 TABLES = ("no_freed_table",)
 ASSERTS = ("asserts",)
+MOST = 12
+"""Up to how many steps early a lock is given up."""
 SEARCH = Limits(timeout=10)
 
 
@@ -200,7 +203,10 @@ def search(builder: Builder, kernel: str, path: str, lock: str, show: bool = Tru
     for partner, device, names, place in candidates(builder, kernel, path, site):
         subject, whole = system(builder, kernel, path, partner, device)
         both = partner == "itself"
-        asked = weak(whole, lock, REMOVED, both)
+        # Who waits for the lock goes with the unlock; without a lock there is nothing that they could go with.
+        shorter = [n for n in range(1, MOST) if names == TABLES and weak(whole, lock, n, both) is not None]
+        weakest = max(shorter, default=REMOVED)
+        asked = weak(whole, lock, weakest, both)
         assert asked is not None
         try:
             found = decide(builder, subject, asked, names, place, SEARCH)
@@ -215,13 +221,13 @@ def search(builder: Builder, kernel: str, path: str, lock: str, show: bool = Tru
             tried[-1] += f" {','.join(broken)}, kept before: {','.join(kept)} " + " ".join(sorted({before[n].verdict for n in broken}))
             if not kept:
                 continue
-            row = Row(path, lock, REMOVED, partner, device, kept[0], place)
-            for early in range(1, 12):
+            row = Row(path, lock, weakest, partner, device, kept[0], place)
+            for early in range(1, MOST):
                 less = weak(whole, lock, early, both)
                 if less is not None and decide(builder, subject, less, (row.property,), place, SEARCH)[row.property].verdict == "refuted":
                     return replace(row, early=early), tried
             return row, tried
-        except Exception as error:  # a search goes on; what it says is printed
+        except InternalError as error:  # a run of the explored world that is none of the path's: the next partner may tell
             tried.append(f"{partner} {device} {place}: {type(error).__name__} {str(error)[:200]}")
     return None, tried
 
