@@ -187,7 +187,7 @@ def candidates(builder: Builder, kernel: str, path: str, site: Site) -> Iterator
     else:
         order = [(p, "cpu", names) for p, names in EXCLUDED[site.name.split()[0], kind]]
     for partner, device, names in order:
-        if partner != "itself" and not builder.library.named(partner):
+        if partner != "itself" and not {(partner, kernel), (partner, "")} & builder.library.code.keys():
             continue
         for param in at:
             yield partner, device, names, "here" + param
