@@ -181,6 +181,23 @@ def test_following_two_threads_round_a_loop_is_no_proof(spec: Path) -> None:
     assert "neighbouring pages" in decision.reason
 
 
+def test_ranges_of_huge_pages_are_looked_at(tmp_path: Path) -> None:
+    """Where nothing is explored, nothing is found."""
+    path = """
+    path sweep_huge(start: huge_page, end: huge_page) in "mm/hugetlb.c" requires start < end {
+        for p in [start, end) step PMD_SIZE {
+            lock pmd_ptl(p);
+            if (pmd_huge(p)) { let f = pmd_frame(p); clear_pmd(p); put_page(f); }
+            unlock pmd_ptl(p);
+        }
+    }
+    """
+    check = "sweep_huge || sweep_huge on cpu under v3_17 refutes no_freed_page;"
+    (tmp_path / "p.mmu").write_text(TEXT[: TEXT.index("spec p")] + path + f'spec p "p" {{ check huge: {check} }}')
+    (result,) = _decided(tmp_path / "p.mmu", "huge", Limits(timeout=300))
+    assert result.as_expected
+
+
 @pytest.mark.parametrize("limits", [Limits(timeout=0.01), Limits(rlimit=100)])
 def test_a_limit_is_never_a_proof(spec: Path, limits: Limits) -> None:
     assert {r.decision and r.decision.verdict for r in _decided(spec, "refault", limits)} == {"inconclusive"}

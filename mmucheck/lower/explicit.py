@@ -22,6 +22,7 @@ from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.memo import Memo, Recording, Result
 from mmucheck.machine.state import Thread
 from mmucheck.machine.terms import Term
+from mmucheck.names.builtins import ALIGNMENT
 
 
 class World:
@@ -82,12 +83,19 @@ class World:
         return found
 
     def near(self) -> list[Term]:
-        """That every argument of a path lies on the witness's page, the page before it or the two behind it."""
-        terms, start, page = self.terms, self.starts[0], 1 << self._scope.system.page_bits
-        first = terms.binary("sub", start["page.a.key"], terms.const(page, NUMBER))
-        numbers = [start[t.local(n)] for t in self._scope.paths for n, _ in t.program.params]
-        last = terms.const(3 * page, NUMBER)
-        return [terms.ule(terms.binary("sub", v, first), last) for v in numbers if isinstance(v, Term)]
+        """That every argument of a path lies on the witness's page, the page before it or the two behind it; a huge page on that of the
+        witness, or as near to it."""
+        terms, start, scope, found = self.terms, self.starts[0], self._scope, []
+        for thread in scope.paths:
+            for name, kind in thread.program.params:
+                value = start[thread.local(name)]
+                if not isinstance(value, Term):
+                    continue
+                size = 1 << max(scope.system.page_bits, ALIGNMENT.get(kind, 0))
+                own = terms.binary("and", start["page.a.addr"], terms.const(-size, NUMBER))
+                first = terms.binary("sub", own, terms.const(size, NUMBER))
+                found.append(terms.ule(terms.binary("sub", value, first), terms.const(3 * size, NUMBER)))
+        return found
 
     def starts_like(self) -> frozenset[int]:
         """The numbers of the starts that are enough while nobody touches the entries at the witness."""
