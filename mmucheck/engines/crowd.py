@@ -169,7 +169,11 @@ class Exploration:
     def _begin(self) -> None:
         number = len(self._crowd.system.threads)
         systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
-        worlds = [MemberWorld(s, self._properties, said, self._writes, self._terms, () if i else self._starts) for i, s in enumerate(systems)]
+        known: list[Sequence[dict[str, Any]]] = [self._starts, *(() for _ in range(number))]
+        worlds = [
+            MemberWorld(system, self._properties, said, self._writes, self._terms, starts)
+            for system, starts in zip(systems, known, strict=True)
+        ]  # fmt: skip
         self._starts = worlds[0].starts
         self.outcome = Outcome([Member(w) for w in worlds], self.outcome.states)
         self._queue: deque[tuple[Member, int, State]] = deque()
