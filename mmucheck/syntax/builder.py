@@ -72,6 +72,10 @@ class TreeBuilder(Transformer[Token, Any]):
     def const(self, meta: Meta, items: list[Any]) -> ast.Const:
         return ast.Const(self._token_span(items[0]), str(items[0]), "", items[1])
 
+    def shared(self, meta: Meta, items: list[Any]) -> ast.Shared:
+        doc, name, value = items
+        return ast.Shared(self._token_span(name), str(name), doc, None if isinstance(value, Token) else value)
+
     def lock_kind(self, meta: Meta, items: list[Token]) -> str:
         return str(items[0])
 

@@ -23,7 +23,7 @@ from mmucheck.syntax.limits import MAX_BYTES, MAX_DEPTH
 
 _OPENERS, _CLOSERS = "{([", "})]"
 _KEYWORDS = (
-    "use kernel const spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "
+    "use kernel const shared spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "
     "of from when var on handler callback extends without always finally forall let else if choose or for in step "
     "while loop return break continue with lock unlock call assume assert drop fill wait insert before after under "
     "except proves refutes vacuous all read write"
@@ -152,7 +152,7 @@ def _declarations(text: str) -> list[tuple[int, str]]:
     starts = [
         match.start()
         for match in re.finditer(
-            r"^(?=(?:///[^\n]*\n)*(?:use|kernel|const|spinlock|mutex|rwsem|macro|path|device|protocol|property|change|spec)\b)",
+            r"^(?=(?:///[^\n]*\n)*(?:use|kernel|const|shared|spinlock|mutex|rwsem|macro|path|device|protocol|property|change|spec)\b)",
             text,
             flags=re.M,
         )
