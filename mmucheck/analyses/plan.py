@@ -8,11 +8,12 @@ from mmucheck.analyses.subjects import Obligation, Subject, digest
 from mmucheck.ir.balance import unbalanced
 from mmucheck.ir.changes import apply_change
 from mmucheck.ir.expand import Expander
-from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.names.builtins import LEVELS
+from mmucheck.ir.program import DeviceDecl, DeviceVar, Program, PropertyDecl, System, subexpressions
+from mmucheck.machine.visibility import resources
+from mmucheck.names.builtins import ADDRESS_SPACE, LEVELS
 from mmucheck.names.library import Library, Versioned
 from mmucheck.syntax import ast
-from mmucheck.syntax.diagnostics import Diagnostic, InputError
+from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span
 
 EXPECTED = {"proves": "proved", "refutes": "refuted", "vacuous": "vacuous"}
 
@@ -100,7 +101,8 @@ class Builder:
         if problems:
             raise InputError(problems)
         locks = tuple(expander.lock(lock) for lock in library.locks.values())
-        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels, subject.again)
+        shared = tuple(expander.shared(v) for v in library.shared.values() if v.name in _shared_names(programs, devices))
+        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels, shared, subject.again)
 
     def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
         expander = self._expander(subject)
@@ -144,6 +146,26 @@ class Builder:
             for hook in self.library.devices[name].hooks
             if hook.name not in callbacks
         )
+
+
+def _shared_names(paths: Iterable[Program], devices: Iterable[DeviceDecl]) -> frozenset[str]:
+    """Variables of the address space that the paths use. Raises InputError if devices do: what follows of one thread's paths rests on it
+    that nobody else does."""
+    found: set[str] = set()
+    strays: list[Span] = []
+    for step in (n.step for program in (*paths, *(h for d in devices for h in d.handlers)) for n in program.nodes):
+        names = {name for owner, name in resources(step) if owner == ADDRESS_SPACE}
+        found |= names
+        strays += [step.origin.span] if names and step.origin.actor else []
+    for cache in (c for d in devices for c in d.caches if c.when is not None and c.span is not None):
+        assert cache.when is not None
+        assert cache.span is not None
+        if any(isinstance(e, DeviceVar) and e.device == ADDRESS_SPACE for e in subexpressions(cache.when)):
+            strays.append(cache.span)
+    if strays:
+        message = "this uses a variable of the address space: devices know nothing of it"
+        raise InputError([Diagnostic("E213", message, span) for span in dict.fromkeys(strays)])
+    return frozenset(found)
 
 
 def path_of(versioned: Versioned) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import InternalError
@@ -10,7 +11,8 @@ from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Thread
-from mmucheck.machine.terms import Term, evaluate
+from mmucheck.machine.terms import Term, Terms, evaluate
+from mmucheck.names.builtins import ADDRESS_SPACE
 from mmucheck.replay.explore import SearchExhausted, Violation, search
 from mmucheck.replay.world import Entry, Scenario
 
@@ -46,6 +48,7 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
             if value.sort == NUMBER:
                 yield [terms.eq(value, terms.const(a, NUMBER)) for a in ADDRESSES]
     yield [terms.eq(state["page.a.addr"], terms.const(a, NUMBER)) for a in ADDRESSES]
+    yield from plain_shared(lowering.system, state, terms)
     for ident in ("frame.f", "table.t"):
         yield [terms.eq(state[f"{ident}.id"], terms.const(1, state[f"{ident}.id"].sort))]
         yield [terms.not_(state[f"{ident}.others"])]
@@ -57,6 +60,12 @@ def _wishes(lowering: Lowering) -> Iterable[list[Term]]:
     yield [terms.eq(state["region.a.kind"], terms.const(PMD_TABLE, state["region.a.kind"].sort))]
     yield [terms.not_(state["page.a.write"])]
     yield [terms.eq(state["region.a.table"], state["table.t.id"])]
+
+
+def plain_shared(system: System, state: Mapping[str, Any], terms: Terms) -> Iterable[list[Term]]:
+    """For each variable of the address space that may start with any number the conditions to try, best first."""
+    for value in (state[f"{ADDRESS_SPACE}.{name}"] for name, start in system.shared if start is None):
+        yield [terms.eq(value, terms.const(a, NUMBER)) for a in (0, 1, 2)]
 
 
 def scenario_of(lowering: Lowering, model: dict[str, int]) -> Scenario:
@@ -106,6 +115,7 @@ def scenario(system: System, threads: Iterable[Thread], state: Mapping[str, int]
         witness, page_entries, region_entries, params, rename(frame), tables(table),
         frozenset({rename(frame)} if state["frame.f.others"] else ()),
         frozenset({tables(table)} if state["table.t.others"] else ()), tuple(cached), (page, region),
+        tuple((name, state[f"{ADDRESS_SPACE}.{name}"]) for name, start in system.shared if start is None),
     )  # fmt: skip
 
 

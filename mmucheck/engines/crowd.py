@@ -1,7 +1,7 @@
-"""Deciding the properties of a crowd: any number of VMM threads, each of which runs any of some paths any number of times.
+"""Deciding the properties of two VMM threads, each of which runs any of some paths any number of times: a crowd.
 
 The threads are looked at one at a time (Flanagan and Qadeer, SPIN 2003): the states of each path are explored beside the deeds of all
-others, until no thread does anything that has not been taken into account. What this rests on: mmucheck/README.md, "Crowds".
+others, until no thread does anything that has not been taken into account. What this rests on: mmucheck/README.md, "Again and again".
 """
 
 from __future__ import annotations

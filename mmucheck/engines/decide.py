@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmucheck.engines.exercise import Coverage, Exercise
-from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches
+from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches, unknown_variable
 from mmucheck.engines.solver import Answer, Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError, OutOfBudget
 from mmucheck.ir.program import Op, PropertyDecl, System, without_drops
@@ -216,9 +216,9 @@ class Session:
     def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
         """``spent``: seconds of the time limit that are gone already."""
         self._deadline = time.monotonic() + self.limits.timeout - spent
-        unknown = sorted(variables(prop.formula) - {name for d in self.system.devices for name, _ in d.variables})
+        unknown = unknown_variable(self.system, prop)
         if unknown:
-            return Decision(VACUOUS, "by form", f"no device here has a variable `{unknown[0]}`")
+            return Decision(VACUOUS, "by form", unknown)
         method = "bounded unrolling" if self.unrolling.truncated else "complete unrolling"
         proof: Proof | None = None
         if self.unrolling.truncated and self.lowering.one_run_suffices(prop):

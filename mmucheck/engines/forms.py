@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, subexpressions
+from mmucheck.ir.program import Expr, Look, Op, PropertyDecl, System, subexpressions
 from mmucheck.lower.sites import EVENTS
+from mmucheck.machine.visibility import variables
 
 CACHED = frozenset({"cached", "cached_writable", "table_cached"})
 """Looks at what a device holds."""
@@ -27,3 +28,10 @@ def event_of(formula: Expr) -> str:
         (said,) = formula.args
         return said.name if isinstance(said, Look) and said.name in EVENTS else ""
     return ""
+
+
+def unknown_variable(system: System, prop: PropertyDecl) -> str:
+    """Why a property can say nothing here, "" if its variables are all there."""
+    known = {name for d in system.devices for name, _ in d.variables} | {name for name, _ in system.shared}
+    unknown = sorted(variables(prop.formula) - known)
+    return f"no device here has a variable `{unknown[0]}`, and no path uses one" if unknown else ""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmucheck.engines.claims import claims, kind_of, said, says_anything
-from mmucheck.engines.concretise import ADDRESSES, replayed, scenario
+from mmucheck.engines.concretise import ADDRESSES, plain_shared, replayed, scenario
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.exercise import explored
-from mmucheck.engines.forms import looks_at_caches
+from mmucheck.engines.forms import looks_at_caches, unknown_variable
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
 from mmucheck.ir.program import PropertyDecl, System, without_drops
@@ -229,6 +229,9 @@ class PairSession:
 
     def decide(self, prop: PropertyDecl, spent: float = 0.0) -> Decision:
         """A decision for one property; ``spent``: seconds of its time that are gone already."""
+        unknown = unknown_variable(self.system, prop)
+        if unknown:
+            return Decision(VACUOUS, "by form", unknown)
         parts = claims(prop)
         explorations: dict[tuple[bool, bool], tuple[Exploration, Outcome]] = {}
         started = time.monotonic()
@@ -315,6 +318,7 @@ class PairSession:
         terms = world.terms
         rigid = [v for t in self._paths for n, _ in t.program.params if isinstance(v := breach.start[t.local(n)], Term)]
         groups = [[terms.eq(v, terms.const(a, NUMBER)) for a in ADDRESSES] for v in (*rigid, breach.start["page.a.addr"])]
+        groups += plain_shared(self.system, breach.start, terms)
         named = {f"wish{i}.{j}": term for i, group in enumerate(groups) for j, term in enumerate(group)}
         solver = Solver([*world.assume, breach.where], (), self.limits, list(named.items()), strategy="few")
         kept: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 from mmucheck.engines.claims import claims, kind_of, says_anything
 from mmucheck.engines.crowd import METHOD, Exploration, Outcome
 from mmucheck.engines.exercise import explored
-from mmucheck.engines.forms import looks_at_caches
+from mmucheck.engines.forms import looks_at_caches, unknown_variable
 from mmucheck.engines.pairs import Member, PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError
@@ -120,6 +120,9 @@ class CrowdSession:
 
     def decide(self, prop: PropertyDecl, spent: float = 0.0, share: float = 1.0) -> Decision:
         """Proved, vacuous, or inconclusive; ``share``: of the time that is left."""
+        unknown = unknown_variable(self.system, prop)
+        if unknown:
+            return Decision(VACUOUS, "by form", unknown)
         obstacle = out_of_reach(self.system)
         if obstacle:
             return Decision(INCONCLUSIVE, METHOD, obstacle)
@@ -212,6 +215,8 @@ def out_of_reach(system: System) -> str:
             return f"the handlers of `{device.name}` run beside any number of runs: not covered"
     if system.variables_set():
         return f"hooks count in `{min(system.variables_set())}`: not covered for any number of runs"
+    if system.shared:
+        return f"the paths share `{system.shared[0][0]}`: not covered for any number of runs"
     for program in system.threads:
         if any(program.locals[n] == "table" for n, _ in program.params):
             return f"`{program.name}` is given a page-table page: not covered for any number of runs"

@@ -1,6 +1,6 @@
-"""A crowd: any number of VMM threads, each of which runs any of the given paths any number of times.
+"""Two VMM threads, each of which runs any of the given paths any number of times.
 
-It is looked at from one of its threads: that one runs a path, the rest is a thread of its own, of which only is known what it may do.
+They are looked at from one of them: that one runs a path, the rest is a thread of its own, of which only is known what it may do.
 """
 
 from __future__ import annotations

@@ -75,6 +75,10 @@ class Expander(Expressions):
         hooks = tuple(h.name for h in device.hooks)
         return DeviceDecl(device.name, device.title, caches, variables, locks, handlers, hooks, device.doc)
 
+    def shared(self, variable: ast.Shared) -> tuple[str, Expr | None]:
+        """The name of a variable of the address space, and what it holds at the start."""
+        return variable.name, self._pure(variable.value, Env({}, "")) if variable.value is not None else None
+
     def lock(self, lock: ast.Lock, prefix: str = "") -> LockDecl:
         granule = self._pure(lock.granule, Env({}, "")) if lock.granule is not None else Const(0)
         kind = "frame" if lock.key == "frame" else ("address" if lock.key else "")
@@ -228,12 +232,11 @@ class Expander(Expressions):
     def _assign(self, stmt: ast.Assign, env: Env, after: int) -> int:
         value = self._expr(stmt.value, env)
         origin = self._origin(stmt.span, env)
-        own = env.device is not None and stmt.name not in env.names
-        current: Expr = DeviceVar(env.device.name, stmt.name) if own and env.device else env.names[stmt.name]
+        current = self._expr(ast.Name(stmt.span, stmt.name), env)
         if stmt.op != "=":
             value = Op(stmt.op[0], (current, value))
-        if own and env.device:
-            return self._emit(Step("set_var", (value,), origin, names=(env.device.name, stmt.name)), (after,))
+        if isinstance(current, DeviceVar):
+            return self._emit(Step("set_var", (value,), origin, names=(current.device, current.name)), (after,))
         assert isinstance(current, Local)
         return self._emit(Step("assign", (value,), origin, (current.name,)), (after,))
 
@@ -313,7 +316,11 @@ class Expander(Expressions):
 
     def _call(self, stmt: ast.CallStmt, env: Env, after: int) -> int:
         if stmt.name in STEPS:
-            step = Step(stmt.name, self._args(stmt.args, env), self._origin(stmt.span, env))
+            args = self._args(stmt.args, env)
+            step = Step(stmt.name, args, self._origin(stmt.span, env))
+            if stmt.name == "cmpxchg":
+                assert isinstance(args[0], DeviceVar)
+                step = Step("set_var", (args[2], Op("==", args[:2])), step.origin, names=(args[0].device, args[0].name))
             return self._emit(step, (after,))
         macro = self._library.find(stmt.name, env.version)
         if macro is not None and macro.declaration.body is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from mmucheck.ir.program import Const, DeviceVar, Expr, Frame, Local, Look, Nondet, Op
-from mmucheck.names.builtins import CONSTANTS, LOOKS
+from mmucheck.names.builtins import ADDRESS_SPACE, CONSTANTS, LOOKS
 from mmucheck.names.library import Library
 from mmucheck.records import record
 from mmucheck.syntax import ast
@@ -79,6 +79,8 @@ class Expressions:
                     return DeviceVar(env.device.name, name)
                 if name in self._library.consts:
                     return self._const(name, expr.span)
+                if name in self._library.shared:
+                    return DeviceVar(ADDRESS_SPACE, name)
                 return Const(*CONSTANTS[name])
             case ast.Member(base=base, name=name):
                 return Look("device_var", (Local(base, "device"), Look(name, ())))

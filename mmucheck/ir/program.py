@@ -56,6 +56,8 @@ class Nondet:
 
 @record
 class DeviceVar:
+    """A variable of a device, or of the address space: then ``device`` is ADDRESS_SPACE."""
+
     device: str
     name: str
 
@@ -99,7 +101,7 @@ class Origin:
 class Step:
     """One atomic step. ``op`` is a primitive of the machine (mmucheck.machine.steps.STEPS) or one of
 
-    assign (results[0] := args[0]), branch (args[0]), assume, assert, wait (args[0]), nop.
+    assign (results[0] := args[0]), branch (args[0]), assume, assert, wait (args[0]), nop, set_var (names := args[0], if args[1]).
     ``names`` are the static operands: cache, lock, device, callback.
     """
 
@@ -236,8 +238,10 @@ class System:
     notes: tuple[str, ...] = field(default=())
     levels: tuple[str, str] = LEVELS
     """Lower and upper level of the page table; keys of mmucheck.names.builtins.LEVEL_BITS."""
+    shared: tuple[tuple[str, Expr | None], ...] = ()
+    """Variables of the address space that the programs use, and what each holds at the start: None for any number."""
     crowd: bool = False
-    """Whether ``threads`` are what any number of threads may run, any number of times, instead of one run each."""
+    """Whether ``threads`` are what each of two threads may run, any number of times, instead of one run each."""
 
     @property
     def page_bits(self) -> int:
@@ -249,7 +253,7 @@ class System:
         return LEVEL_BITS[self.levels[1]]
 
     def variables_set(self) -> frozenset[str]:
-        """Names of device variables that some step sets."""
+        """Names of variables, of devices and of the address space, that some step sets."""
         programs = (*self.threads, *(h for d in self.devices for h in d.handlers))
         return frozenset(node.step.names[1] for p in programs for node in p.nodes if node.step.op == "set_var")
 

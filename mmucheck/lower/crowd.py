@@ -1,6 +1,6 @@
 """The witness world as one thread of a crowd sees it: its own path step by step, and whatever the others' deeds make of it.
 
-The states are those of mmucheck.lower.explicit with one thread kept. What this rests on: mmucheck/README.md, "Crowds".
+The states are those of mmucheck.lower.explicit with one thread kept. What this rests on: mmucheck/README.md, "Again and again".
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from mmucheck.lower.witness import TermState
 from mmucheck.machine.domain import BOOL, COUNT, KIND, NUMBER
 from mmucheck.machine.state import FOREIGN_KEY_FREE
 from mmucheck.machine.terms import Term, postorder
+from mmucheck.names.builtins import ADDRESS_SPACE
 from mmucheck.records import record
 
 MAX_ATOMS = 200
@@ -58,6 +59,7 @@ class CutSystem:
         found = [self.lowering.state["page.a.addr"], self.lowering.state["frame.f.id"], self.lowering.state["table.t.id"]]
         for thread in self.lowering.threads:
             found.extend(self.lowering.state[thread.local(name)] for name, _ in thread.program.params)
+        found.extend(self.lowering.state[f"{ADDRESS_SPACE}.{name}"] for name, _ in self.lowering.system.shared)
         return frozenset(v for v in postorder(found) if v.op == "var")
 
     def _is_rigid(self, term: Term) -> bool:
@@ -193,7 +195,7 @@ class CutSystem:
         for thread in self.lowering.threads:
             if name.startswith(f"{thread.name}."):
                 return {"frame": "frame", "table": "table"}.get(thread.program.locals.get(name[len(thread.name) + 1 :], ""), "")
-        last = name.rsplit(".", 1)[-1]
+        last = name.rsplit(".", 1)[-1] if name.count(".") > 1 else ""  # a variable is called as it likes
         return last if last in ("kind", "frame", "table") else ""
 
     def arriving(self, edge: Edge, atoms: list[Term]) -> list[Term]:

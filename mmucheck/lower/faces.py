@@ -2,7 +2,7 @@
 
 A face is what everybody sees (the entries at the witness, what devices hold of it) and how the thread and the rest stand to what can be
 owned or held: references on the witness's frame and table, and the locks at the witness. Two threads' states can be states of one moment
-only if their faces agree (mmucheck/README.md, "Crowds").
+only if their faces agree (mmucheck/README.md, "Again and again").
 """
 
 from __future__ import annotations

@@ -143,4 +143,4 @@ def is_table(scope: Scope, name: str) -> bool:
     for thread in scope.threads:
         if name.startswith(f"{thread.name}."):
             return thread.program.locals.get(name[len(thread.name) + 1 :]) == "table"
-    return name.endswith(".table") and name != ALIVE
+    return name.endswith(".table") and name.count(".") > 1  # a variable is called as it likes

@@ -27,7 +27,7 @@ from mmucheck.machine.state import (
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.world import addresses
-from mmucheck.names.builtins import ALIGNMENT, TASK_SIZE
+from mmucheck.names.builtins import ADDRESS_SPACE, ALIGNMENT, TASK_SIZE
 from mmucheck.records import record
 
 
@@ -149,6 +149,9 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
             state.update({f"{entry}.{field}": values[field] for field in CACHE_FIELDS[of]})
         for name, value in device.variables:
             state[f"{device.name}.{name}"] = machine.looks.value(value, View(state))
+    for name, start in system.shared:
+        here = f"{ADDRESS_SPACE}.{name}"
+        state[here] = terms.var(here, NUMBER) if start is None else machine.looks.value(start, View(state))
     _start_threads(terms, state, assume, system, threads)
     return state, assume
 

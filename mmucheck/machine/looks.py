@@ -21,6 +21,7 @@ from mmucheck.machine.state import (
     Slot,
     State,
 )  # fmt: skip
+from mmucheck.names.builtins import ADDRESS_SPACE
 
 V = TypeVar("V")
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "udiv", "%": "urem", "&": "and", "|": "or", "^": "xor", "<<": "shl", ">>": "lshr"}
@@ -119,6 +120,8 @@ class Looks(Generic[V]):
                 assert view.chooser is not None
                 return view.chooser.boolean(label)
             case DeviceVar(device=device, name=name):
+                if device == ADDRESS_SPACE:
+                    return view.state.get(f"{device}.{name}", d.const(0, NUMBER))  # a property may ask for one that no path uses
                 return view.state[f"{device}.{name}"]
             case Look():
                 return self._look(expr, view)

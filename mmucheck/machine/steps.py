@@ -64,7 +64,10 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
 
     def _step_set_var(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         device, name = step.names
-        view.state[f"{device}.{name}"] = self.looks.value(step.args[0], view)
+        value, *condition = self._values(step, view)
+        if condition:
+            value = self.domain.ite(condition[0], value, view.state[f"{device}.{name}"])
+        view.state[f"{device}.{name}"] = value
         return self._done()
 
     # ---- locks and sleeping

@@ -5,7 +5,7 @@ everything others may do; so do those with which the path, which alone writes th
 then a look at the table is noticed). A section under a device's lock is one step (Lipton, CACM 1975) as far as it touches variables
 and caches that are touched under that lock everywhere. Taking a lock that another thread takes too can wait and is a step of its own.
 What a section fills is seen unless it is the section's last act, and so is every value of a variable that a property reads. What the
-hooks of a still device do, nobody else ever touches, if there is one path.
+hooks of a still device do, nobody else ever touches, if there is one path; then nobody else touches variables of the address space, either.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from mmucheck.ir.program import DeviceVar, Expr, Look, Program, PropertyDecl, Step, System, subexpressions
 from mmucheck.machine.state import Thread, contended, threads_of
 from mmucheck.machine.world import addresses
+from mmucheck.names.builtins import ADDRESS_SPACE
 
 _QUIET = frozenset("nop dispatch split_page assign branch assume tlb_gather tlb_track tlb_queue tlb_queue_table".split())
 _GUARDED = frozenset("set_var drop fill assign branch".split())
@@ -50,6 +51,10 @@ class Visibility:
         if thread.device and addresses(step):
             return True
         touched = resources(step)
+        if self._alone and any(device == ADDRESS_SPACE for device, _ in touched):
+            touched = frozenset(r for r in touched if r[0] != ADDRESS_SPACE)
+            if step.op == "set_var" and not touched:
+                return step.names[1] in self._watched or _frees(step)
         if touched and step.op in _GUARDED and not _frees(step):
             if step.op == "fill" and not self._section_ends(thread.program, node):
                 return True
@@ -98,13 +103,14 @@ class Visibility:
 
 
 def variables(formula: Expr) -> frozenset[str]:
-    """Device variables a property reads: every value they take must be seen."""
+    """Variables a property reads, of devices and of the address space: every value they take must be seen."""
     looks = (e for e in subexpressions(formula) if isinstance(e, Look) and e.name == "device_var")
-    return frozenset(member.name for look in looks for member in look.args if isinstance(member, Look))
+    shared = frozenset(e.name for e in subexpressions(formula) if isinstance(e, DeviceVar))
+    return shared | frozenset(member.name for look in looks for member in look.args if isinstance(member, Look))
 
 
 def resources(step: Step) -> frozenset[Resource]:
-    """(device, variable or cache) pairs a step reads or writes."""
+    """(device, variable or cache) pairs a step reads or writes; the address space is the device of its own variables."""
     found: set[Resource] = set()
     if step.op in ("set_var", "drop", "fill"):
         found.add((step.names[0], step.names[1]))

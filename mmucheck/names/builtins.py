@@ -54,7 +54,7 @@ STEPS: dict[str, Signature] = {
     "alloc_table": Signature((), (_T,), True), "get_user_page": Signature((_N,), (_F, _B), True),
     "tlb_gather": Signature((_N, _N)), "tlb_track": Signature((_N, _N)), "tlb_queue": Signature((_F,)),
     "tlb_queue_table": Signature((_T,)), "tlb_free_pages": Signature(()), "tlb_free_tables": Signature(()),
-    "might_sleep": Signature(()),
+    "might_sleep": Signature(()), "cmpxchg": Signature(("variable", _N, _N)),
 }  # fmt: skip
 
 LOOKS: dict[str, Signature] = {
@@ -73,7 +73,10 @@ LOOKS: dict[str, Signature] = {
     "table_cached": Signature(("device", _N, _T), (_B,), where="property"),
 }  # fmt: skip
 
+ADDRESS_SPACE = "mm"
+"""Whose the variables are that `shared` declares: they have it as their device, and no device has this name."""
+
 STEP_PARAM_NAMES = {"tlb_track": ("start", "end")}
 """Parameter names that matter to a check: a ``start, end`` pair must not run backwards."""
 
-RESERVED = frozenset(STEPS) | frozenset(LOOKS) | frozenset(CONSTANTS) | {"nondet", "page_table"}
+RESERVED = frozenset(STEPS) | frozenset(LOOKS) | frozenset(CONSTANTS) | {"nondet", "page_table", ADDRESS_SPACE}

@@ -34,7 +34,9 @@ class _DeclarationChecker:
 
     def run(self) -> None:
         for const in self.library.consts.values():
-            self.body.expect(const.value, "number", Scope(), Context())
+            self.body.expect(const.value, "number", Scope(), Context(constant=True))
+        for variable in self.library.shared.values():
+            self._shared(variable)
         for lock in self.library.locks.values():
             self._lock(lock)
         for versioned in self.library.code.values():
@@ -50,11 +52,20 @@ class _DeclarationChecker:
         for spec in self.library.specs.values():
             self._spec(spec)
 
+    def _shared(self, variable: ast.Shared) -> None:
+        if variable.value is not None:
+            self.body.expect(variable.value, "number", Scope(), Context(constant=True))
+            for part in walk_expr(variable.value):
+                if isinstance(part, ast.Call):
+                    self.body.say("E212", "a variable of the address space starts with a constant or with `any`", part.span)
+        if variable.name in self.library.consts:
+            self.body.say("E104", f"`{variable.name}` is a constant, too", variable.span, "rename one")
+
     def _lock(self, lock: ast.Lock) -> None:
         if lock.key and lock.key not in PARAM_KINDS:
             self.body.say("E201", f"`{lock.key}` is not a kind", lock.span, suggest(lock.key, PARAM_KINDS))
         if lock.granule is not None:
-            self.body.expect(lock.granule, "number", Scope(), Context())
+            self.body.expect(lock.granule, "number", Scope(), Context(constant=True))
 
     def _code(self, versioned: Versioned) -> None:
         code = versioned.declaration
@@ -100,7 +111,8 @@ class _DeclarationChecker:
             if cache.when is not None:
                 self.body.expect(cache.when, "bool", Scope(), ctx)
         for variable in device.variables:
-            self.body.kind(variable.value, Scope(), Context())
+            self.body.kind(variable.value, Scope(), Context(constant=True))
+            self.body.not_shared(variable.name, variable.span)
         for lock in device.locks:
             self._lock(lock)
         names: set[str] = set()
@@ -157,6 +169,7 @@ class _DeclarationChecker:
                               suggest(binder.kind, BINDER_KINDS))  # fmt: skip
             if binder.name in scope.names:
                 self.body.say("E104", f"`{binder.name}` is bound twice", binder.span)
+            self.body.not_shared(binder.name, binder.span)
             scope.names[binder.name] = (BINDER_KINDS.get(binder.kind, "number"), False)
         kinds = [b.kind for b in prop.binders]
         for kind in sorted(set(kinds)):

@@ -36,12 +36,14 @@ class Scope:
 
 @record
 class Context:
-    """What surrounds a body: the kernel version, the device it belongs to, whether it is a property's formula."""
+    """What surrounds a body: the kernel version, the device it belongs to, whether it is a property's formula, and whether it must be the
+    same in every state."""
 
     version: str = ""
     device: ast.Device | None = None
     in_property: bool = False
     in_loop: bool = False
+    constant: bool = False
 
 
 class BodyChecker:
@@ -62,6 +64,11 @@ class BodyChecker:
     def say(self, code: str, message: str, span: Span, hint: str = "") -> None:
         self.diagnostics.append(Diagnostic(code, message, span, hint))
 
+    def not_shared(self, name: str, span: Span) -> None:
+        """A name in a body must not hide a variable of the address space."""
+        if name in self.library.shared:
+            self.say("E119", f"`{name}` is a variable of the address space", span, "choose another name")
+
     # ---- parameters
 
     def scope_of(self, params: Iterable[ast.Param], like: Iterable[ast.Param] = ()) -> Scope:
@@ -74,6 +81,7 @@ class BodyChecker:
                 self.say("E201", f"`{kind}` is not a kind", param.span, suggest(kind, PARAM_KINDS))
             if param.name in scope.names:
                 self.say("E104", f"`{param.name}` is a parameter twice", param.span)
+            self.not_shared(param.name, param.span)
             scope.names[param.name] = (PARAM_KINDS.get(kind, "number"), False)
         return scope
 
@@ -126,12 +134,21 @@ class BodyChecker:
             return CONSTANTS[name][1]
         if ctx.device and name in {v.name for v in ctx.device.variables}:
             return "number"
-        known = [*scope.all(), *self.library.consts, *CONSTANTS]
+        if name in self.library.shared:
+            if ctx.constant:
+                self.say("E212", f"`{name}` changes while paths run: no constant can be made of it", expr.span)
+            self._beside_devices(name, expr.span, ctx)
+            return "number"
+        known = [*scope.all(), *self.library.consts, *self.library.shared, *CONSTANTS]
         hint = suggest(name, known)
         if name in LOOKS or self.library.named(name):
             hint = f"write `{name}(...)`"
         self.say("E106", f"`{name}` is not defined", expr.span, hint)
         return ""
+
+    def _beside_devices(self, name: str, span: Span, ctx: Context) -> None:
+        if ctx.device:
+            self.say("E213", f"`{name}` is a variable of the address space: devices know nothing of it", span)
 
     def _call(self, call: ast.Call, scope: Scope, ctx: Context) -> str:
         if call.name == "nondet":
@@ -180,6 +197,8 @@ class BodyChecker:
         for kind, arg in zip(kinds, args, strict=True):
             if kind == "cache":
                 self._cache(arg, ctx)
+            elif kind == "variable":
+                self._variable(arg, scope, ctx)
             elif kind == "device":
                 if self.kind(arg, scope, ctx) not in ("device", ""):
                     self.say("E202", "a device belongs here", arg.span)
@@ -193,6 +212,13 @@ class BodyChecker:
         needs = f"{len(kinds)} argument{'s' * (len(kinds) != 1)}"
         self.say("E206", f"`{name}` takes {needs}, {len(args)} given", call.span)
         return False
+
+    def _variable(self, arg: ast.Expr, scope: Scope, ctx: Context) -> None:
+        if isinstance(arg, ast.Name) and arg.name in self.library.shared and scope.find(arg.name) is None:
+            self._beside_devices(arg.name, arg.span, ctx)
+        else:
+            hint = suggest(getattr(arg, "name", ""), self.library.shared)
+            self.say("E120", "a variable of the address space belongs here", arg.span, hint)
 
     def _cache(self, arg: ast.Expr, ctx: Context) -> None:
         caches = [c.name for c in ctx.device.caches] if ctx.device else []
@@ -231,6 +257,7 @@ class BodyChecker:
                 for bound in (start, end, *([step] if step else [])):
                     self.expect(bound, "number", scope, ctx)
                 self._forward(start, end, stmt.span)
+                self.not_shared(name, stmt.span)
                 if step is not None and self._difference(ast.Number(step.span, 0), step) == 0:
                     self.say("E303", "the loop does not advance: its step is 0", step.span)
                 inner = Scope({name: ("number", False)}, scope)
@@ -274,6 +301,7 @@ class BodyChecker:
     def _define(self, name: str, kind: str, assignable: bool, span: Span, scope: Scope) -> None:
         if name in scope.names:
             self.say("E104", f"`{name}` is defined twice in this block", span, "`var` makes a name that can be assigned again")
+        self.not_shared(name, span)
         scope.names[name] = (kind or "number", assignable)
 
     def _let(self, stmt: ast.Let, scope: Scope, ctx: Context) -> None:
@@ -303,8 +331,11 @@ class BodyChecker:
         found = scope.find(stmt.name)
         if found is None and ctx.device and stmt.name in {v.name for v in ctx.device.variables}:
             found = ("number", True)
+        if found is None and stmt.name in self.library.shared:
+            self._beside_devices(stmt.name, stmt.span, ctx)
+            found = ("number", True)
         if found is None:
-            self.say("E106", f"`{stmt.name}` is not defined", stmt.span, suggest(stmt.name, scope.all()))
+            self.say("E106", f"`{stmt.name}` is not defined", stmt.span, suggest(stmt.name, [*scope.all(), *self.library.shared]))
             return
         if not found[1]:
             self.say("E306", f"`{stmt.name}` is fixed and cannot be assigned", stmt.span, "declare it with `var`")

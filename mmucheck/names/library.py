@@ -24,6 +24,7 @@ class Library:
 
     files: dict[str, ast.File] = field(default_factory=dict)
     consts: dict[str, ast.Const] = field(default_factory=dict)
+    shared: dict[str, ast.Shared] = field(default_factory=dict)
     locks: dict[str, ast.Lock] = field(default_factory=dict)
     code: dict[tuple[str, str], Versioned] = field(default_factory=dict)
     devices: dict[str, ast.Device] = field(default_factory=dict)

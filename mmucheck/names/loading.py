@@ -145,7 +145,7 @@ class _Loader:
     def _index(self, file: ast.File) -> None:
         library = self.library
         tables: tuple[tuple[type[ast.Declaration], dict[str, ast.Declaration]], ...] = (
-            (ast.Const, library.consts), (ast.Lock, library.locks), (ast.Device, library.devices),
+            (ast.Const, library.consts), (ast.Shared, library.shared), (ast.Lock, library.locks), (ast.Device, library.devices),
             (ast.Protocol, library.protocols), (ast.Property, library.properties), (ast.Change, library.changes),
             (ast.Spec, library.specs),
         )  # type: ignore[assignment]  # fmt: skip

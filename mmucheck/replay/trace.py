@@ -6,6 +6,7 @@ from mmucheck.ir.program import Look, System, subexpressions
 from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import Looks
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, State
+from mmucheck.names.builtins import ADDRESS_SPACE
 from mmucheck.records import record
 from mmucheck.replay.explore import Event, Violation
 from mmucheck.replay.world import layout_of
@@ -142,6 +143,8 @@ class _Namer:
             for name, _ in device.variables:
                 if f"{device.name}.{name}" in state:
                     shown[f"{device.name}.{name}"] = str(state[f"{device.name}.{name}"])
+        for name, _ in self.system.shared:
+            shown[f"{ADDRESS_SPACE}.{name}"] = str(state[f"{ADDRESS_SPACE}.{name}"])
         return shown
 
     def _references(self, state: State[int], what: str, name: str) -> str:

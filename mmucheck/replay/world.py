@@ -21,7 +21,7 @@ from mmucheck.machine.state import (
     holds,
     threads_of,
 )  # fmt: skip
-from mmucheck.names.builtins import LEVEL_BITS, LEVELS, TASK_SIZE
+from mmucheck.names.builtins import ADDRESS_SPACE, LEVEL_BITS, LEVELS, TASK_SIZE
 from mmucheck.records import record
 
 SPARE_FRAMES = 3
@@ -53,6 +53,8 @@ class Scenario:
     cached: tuple[tuple[str, str, int, bool], ...] = ()
     bits: tuple[int, int] = (LEVEL_BITS[LEVELS[0]], LEVEL_BITS[LEVELS[1]])
     """What an entry of the lower and of the upper level maps, as powers of two."""
+    shared: tuple[tuple[str, int], ...] = ()
+    """What variables of the address space hold where that may be any number."""
 
     def page_of(self, address: int) -> int:
         return address >> self.bits[0] << self.bits[0]
@@ -115,6 +117,9 @@ def start(system: System, scenario: Scenario, layout: Layout) -> State[int]:
             for thread in threads:
                 state[f"{what}.{name}.queued.{thread.name}"] = 0
     _start_devices(system, scenario, layout, state)
+    looks, given = Looks(Concrete(), system, layout), dict(scenario.shared)
+    for name, value in system.shared:
+        state[f"{ADDRESS_SPACE}.{name}"] = looks.value(value, View(state)) if value is not None else given.get(name, 0)
     for lock in (*system.locks, *(k for d in system.devices for k in d.locks)):
         if not lock.key:
             state[f"lock.{lock.name}"] = state[f"lock.{lock.name}.readers"] = 0

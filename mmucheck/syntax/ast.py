@@ -210,6 +210,13 @@ class Const(Declaration):
 
 
 @record
+class Shared(Declaration):
+    """A variable of the address space. ``value``: what it holds at the start, None for any number."""
+
+    value: Expr | None
+
+
+@record
 class Lock(Declaration):
     kind: str  # spinlock, mutex, rwsem
     key: str  # "", or the kind of its key

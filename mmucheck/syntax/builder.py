@@ -74,6 +74,10 @@ class TreeBuilder:
     def const(self, node: Node, items: list[Any]) -> ast.Const:
         return ast.Const(self._span(items[0]), str(items[0]), "", items[1])
 
+    def shared(self, node: Node, items: list[Any]) -> ast.Shared:
+        doc, name, value = items
+        return ast.Shared(self._span(name), str(name), doc, None if isinstance(value, Token) else value)
+
     def lock_kind(self, node: Node, items: list[Token]) -> str:
         return str(items[0])
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmucheck.syntax.parser import Kept
 
 _KEYWORDS = (
-    "use kernel const spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "
+    "use kernel const shared spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "
     "of from when var on handler callback extends without always finally forall let else if choose or for in step "
     "while loop return break continue with lock unlock call assume assert drop fill wait insert before after under "
     "except proves refutes vacuous all read write"

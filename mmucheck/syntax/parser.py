@@ -114,7 +114,7 @@ def _declarations(text: str) -> list[tuple[int, str]]:
     starts = [
         match.start()
         for match in re.finditer(
-            r"^(?=(?:///[^\n]*\n)*(?:use|kernel|const|spinlock|mutex|rwsem|macro|path|device|protocol|property|change|spec)\b)",
+            r"^(?=(?:///[^\n]*\n)*(?:use|kernel|const|shared|spinlock|mutex|rwsem|macro|path|device|protocol|property|change|spec)\b)",
             text,
             flags=re.M,
         )

@@ -307,7 +307,8 @@ class Machine:
                 yield core._replace(locks=tuple(x for x in core.locks if x != mine)), g, (), 0, ()
             case "set_var":
                 i = self.w.variables[step.names[0], step.names[1]]
-                yield core._replace(variables=_put(core.variables, i, args[0])), g, (), 0, ()
+                happens = len(args) < 2 or args[1]
+                yield core._replace(variables=_put(core.variables, i, args[0])) if happens else core, g, (), 0, ()
             case "drop":
                 yield core, g, (), 0, self._drop(step, args)
             case "fill":

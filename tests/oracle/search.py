@@ -61,6 +61,8 @@ HUGE_STEPS = {"set_pmd", "fill_table", "split_page", "wrprotect_pmd", "mkwrite_p
 SIZE = {"page": 12, "huge_page": 21, "pud_page": 30}
 SPARE_FRAMES, SPARE_TABLES = 3, 2
 CAP = 400_000
+ANY_NUMBER = (0, 1)
+"""What a variable of the address space holds at the start where that may be any number: paths only ask whether it is 0."""
 
 
 class Broken(NamedTuple):
@@ -207,7 +209,8 @@ class Oracle:
     def _starts(self) -> Iterator[tuple[Core, list[Caches]]]:
         """Every quiescent state, with what the caches may hold in it."""
         regions = len(self.w.regions)
-        variables = tuple(compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}) for d in self.system.devices for _, v in d.variables)
+        own = [v for d in self.system.devices for _, v in d.variables] + [v for _, v in self.system.shared]
+        held = [ANY_NUMBER if v is None else (compile_expr(v, {}, self.w)(_EMPTY, _NOBODY, (), {}),) for v in own]
         huge = regions == len(self.w.home)
         zero = [2 * ZERO] if self._zero else []  # where nobody asks for it, it fares as a page that others hold for ever
         known = [range(1, r + 2) if self._shared else (r + 1,) for r in range(regions)]
@@ -224,15 +227,17 @@ class Oracle:
                 mapped = [x >> 1 for x in (*ptes, *(u for u in pmds if u < TABLE)) if x >= 0]
                 counts = tuple(2 * mapped.count(f) + 1 if f in mapped else VIRGIN for f in (1, 2))
                 tables = tuple(3 if u >= TABLE else VIRGIN for u in pmds) + (VIRGIN,) * SPARE_TABLES
-                core = Core((), ptes, pmds, (1, *counts, *(VIRGIN,) * SPARE_FRAMES), tables, (), variables)
+                first = Core((), ptes, pmds, (1, *counts, *(VIRGIN,) * SPARE_FRAMES), tables, (), ())
                 holds = []
                 for s in self.w.slots:
-                    entry = self.w.pmd(core, s.address) - TABLE if s.of == "tables" else self.w.walk(core, s.address)
+                    entry = self.w.pmd(first, s.address) - TABLE if s.of == "tables" else self.w.walk(first, s.address)
                     weaker = {entry & ~1} if s.of == "pages" and entry >= 0 else set()
                     holds.append({-1, max(entry, -1)} | weaker)
                 same = [(i, j) for i, s in enumerate(self.w.slots) for j, o in enumerate(self.w.slots[:i])
                         if (s.device, s.cache, s.address // self.w.page) == (o.device, o.cache, o.address // self.w.page)]  # fmt: skip
-                yield core, [k for k in product(*holds) if all(k[i] == k[j] for i, j in same)]
+                agreeing = [k for k in product(*holds) if all(k[i] == k[j] for i, j in same)]
+                for variables in product(*held):
+                    yield first._replace(variables=variables), agreeing
 
     # ---- the search
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Look, Nondet, Op, System, subexpressions
 
 MASK = (1 << 64) - 1
+MM = "mm"  # whose the variables of the address space are
 NONE, MARKER = -2, -1
 TABLE = 1000
 """Entries are numbers: NONE, MARKER, 2 * frame + writable, and in the upper level TABLE + table."""
@@ -83,7 +84,8 @@ class Places:
         self.home: list[int] = []
         self.witnesses: tuple[int, ...] = ()
         self.slots: list[Slot] = []
-        self.variables = {(d.name, v): i for i, (d, v) in enumerate((d, v) for d in system.devices for v, _ in d.variables)}
+        owned = [(d.name, v) for d in system.devices for v, _ in d.variables] + [(MM, v) for v, _ in system.shared]
+        self.variables = {owner_and_name: i for i, owner_and_name in enumerate(owned)}
         self.system = system
 
     def place(self, pages: tuple[int, ...], witnesses: tuple[int, ...], kept: frozenset[str]) -> None:
