@@ -148,6 +148,7 @@ class MemberWorld:
         self._settling: dict[tuple[Any, ...], tuple[tuple[int, Any], ...]] = {}
         self._turning: dict[tuple[tuple[Any, ...], Turn], list[tuple[tuple[int, Any], ...]]] = {}
         self._order: dict[int, list[Term]] = {}
+        self._common = [(n, i) for i, n in enumerate(self._shape.names) if _common(n)]
         self._mentioned: dict[tuple[Any, ...], frozenset[str]] = {}
         self._numbers = [i for i, n in enumerate(self._shape.names) if isinstance(self.starts[0][n], Term)]
         self._pc = self._shape.places[f"{self.me.name}.pc"]
@@ -240,7 +241,7 @@ class MemberWorld:
         """What of a state is left when the thread is done with its path: by name, what is not its own."""
         values = list(state)
         self.faces.leave(values)
-        return tuple((n, v) for n, v in zip(self.names, values, strict=True) if _common(n))
+        return tuple((n, values[p]) for n, p in self._common)
 
     def entered(self, common: Sequence[tuple[str, Any]]) -> list[list[Any]]:
         """The states in which this path begins where another has left off, one for each choice of what it is given."""

@@ -216,8 +216,8 @@ class Faces:
         """Where a state says that a reference is of a cleared entry which no device holds any more: a question of what everybody sees, so
         that both threads answer it alike."""
         return [
-            place for which, tracked, _ in self._kinds() if tracked and not self._is_held(state, which)
-            for place in self._pending[which] if state[place]
+            place for which, tracked, _ in self._kinds() if tracked
+            for place in self._pending[which] if state[place] and not self._is_held(state, which)
         ]  # fmt: skip
 
     def loosened(self, before: Sequence[Any], after: Sequence[Any]) -> bool:
