@@ -29,8 +29,10 @@ SAMPLE = [
     ("move_huge_pmd", "v3.17", "ats_two_layer_wrong", "v3_19", ""),
     ("change_protection", "v3.17", "amd_iommu_v2_faults", "v3_17", ""),
     ("zap_page_range", "v3.17", "kvm_no_seq", "v3_17", ""),
+    ("madvise_dontneed_page", "v4.15", "cpu", "v4_15", ""),
 ]
-"""Loop-free paths and paths with loops, devices with handlers, layers, variables, asserts and sleeping hooks."""
+"""Loop-free paths and paths with loops, devices with handlers, layers, variables, asserts and sleeping hooks, variables of the address
+space."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,12 @@ def test_a_system_and_its_nameless_form_have_the_same_verdicts(builder: Builder,
     found = {name: d.verdict for name, d in decide(system, properties, LIMITS).items()}
     assert {name: d.verdict for name, d in decide(nameless(system), properties, LIMITS).items()} == found
     assert "proved" in found.values() or "refuted" in found.values()
+
+
+def test_what_is_no_name_stays(builder: Builder) -> None:
+    system = replace(builder.system(subject_of("madvise_dontneed_page", "v4.15", "cpu", "v4_15")), crowd=True)
+    bare = nameless(system)
+    assert bare.shared and (bare.crowd, bare.shared, bare.levels) == (True, system.shared, system.levels)
 
 
 def test_nameless_systems_are_equal_where_only_names_and_places_differ(builder: Builder) -> None:

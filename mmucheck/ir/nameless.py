@@ -22,6 +22,7 @@ from mmucheck.ir.program import (
     Step,
     System,
 )  # fmt: skip
+from mmucheck.names.builtins import ADDRESS_SPACE
 from mmucheck.syntax.diagnostics import Span
 
 NOWHERE = Span("", 0, 0, 0, 0)
@@ -32,13 +33,14 @@ _IDLE = frozenset({"nop", "dispatch"})
 def nameless(system: System) -> System:
     """The system under names of its own, in the order in which they are declared or control meets them. The names of the devices'
     variables stay, since properties ask for them, and those of the path's locks; so does who a step belongs to."""
-    names = {d.name: f"device{i}" for i, d in enumerate(system.devices, 1)}
+    names = {ADDRESS_SPACE: ADDRESS_SPACE, **{d.name: f"device{i}" for i, d in enumerate(system.devices, 1)}}
     names |= {f"{d.name}.{c.name}": f"{names[d.name]}.cache{i}" for d in system.devices for i, c in enumerate(d.caches, 1)}
     threads = tuple(_program(p, f"path{i}", names) for i, p in enumerate(system.threads, 1))
     devices = tuple(_device(d, names) for d in system.devices)
     taken = {n.step.names[0] for p in _programs(threads, devices) for n in p.nodes if n.step.op in ("lock", "unlock")}
     devices = tuple(replace(d, locks=tuple(k for k in d.locks if k.name in taken)) for d in devices)
-    return System(threads, devices, tuple(k for k in system.locks if k.name in taken), "", (), system.levels)
+    locks = tuple(k for k in system.locks if k.name in taken)
+    return replace(system, threads=threads, devices=devices, locks=locks, protocol="", notes=())
 
 
 def _programs(threads: tuple[Program, ...], devices: tuple[DeviceDecl, ...]) -> Iterator[Program]:
