@@ -56,6 +56,7 @@ def record(result: Result) -> dict[str, Any]:
         "spec": o.spec or None,
         "check": o.check or None,
         "paths": list(o.subject.path_names),
+        "again": o.subject.again,
         "devices": list(o.subject.devices),
         "protocol": o.subject.protocol,
         "change": o.subject.change or None,
