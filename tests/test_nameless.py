@@ -61,7 +61,8 @@ def test_a_system_and_its_nameless_form_have_the_same_verdicts(builder: Builder,
 def test_what_is_no_name_stays(builder: Builder) -> None:
     system = replace(builder.system(subject_of("madvise_dontneed_page", "v4.15", "cpu", "v4_15")), crowd=True)
     bare = nameless(system)
-    assert bare.shared and (bare.crowd, bare.shared, bare.levels) == (True, system.shared, system.levels)
+    assert bare.shared
+    assert (bare.crowd, bare.shared, bare.levels) == (True, system.shared, system.levels)
 
 
 def test_nameless_systems_are_equal_where_only_names_and_places_differ(builder: Builder) -> None:
