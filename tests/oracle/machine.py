@@ -399,6 +399,8 @@ class Machine:
         return core if f == ZERO else core._replace(frames=_put(core.frames, f, self._counted(core.frames[f], by, step)))
 
     def _count_table(self, core: Core, t: int, by: int, step: Step) -> Core:
+        if t == NOWHERE and self.threads > 1:
+            return core  # as for frames
         return core._replace(tables=_put(core.tables, t, self._counted(core.tables[t], by, step)))
 
     def _counted(self, holders: int, by: int, step: Step) -> int:

@@ -1,0 +1,518 @@
+"""Two VMM threads that run paths any number of times: what is proved, what is not, and that each part of the argument is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmucheck.analyses.plan import Builder, obligations
+from mmucheck.analyses.subjects import subjects
+from mmucheck.cli.main import main
+from mmucheck.engines import crowd
+from mmucheck.engines.claims import claims
+from mmucheck.engines.solver import Limits, decide_script
+from mmucheck.engines.threads import CrowdSession, ThreadsSession
+from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.lower import choices
+from mmucheck.lower.crowd import Writes
+from mmucheck.machine.terms import postorder
+from mmucheck.names.declarations import check
+from mmucheck.names.loading import load
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from crowd_campaign import KEPT, compare
+from oracle.search import Oracle
+from random_programs import PRELUDE, PROPERTIES
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMITS = Limits(timeout=300, thorough=False)
+
+PATHS = """
+spinlock page_lock(address / PAGE_SIZE);
+protocol proto "p" {
+    callback flush_tlb(start, end) atomic;
+    flush_tlb(start, end) { call flush_tlb(start, end); }
+}
+device dev "hardware that fills by itself" {
+    cache iotlb of pages from page_table;
+    on flush_tlb(start, end) { drop iotlb [start, end); }
+}
+device walker "it caches tables, too" {
+    cache psc of tables from page_table;
+    cache iotlb of pages from page_table;
+    on flush_tlb(start, end) { drop psc [start, end); drop iotlb [start, end); }
+}
+device handled "a fault handler fills" {
+    cache iotlb of pages;
+    handler fault_in(addr: page) { let f, w = get_user_page(addr) else return; fill iotlb addr -> f, w; put_page(f); }
+    on flush_tlb(start, end) { drop iotlb [start, end); }
+}
+device counting "a hook counts" {
+    cache iotlb of pages from page_table;
+    var count = 0;
+    on flush_tlb(start, end) { count += 1; drop iotlb [start, end); }
+}
+path fault(addr: page) in "a.c" {
+    let new = alloc_page() else return;
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
+    }
+}
+path fault_unlocked(addr: page) in "a.c" {
+    let new = alloc_page() else return;
+    if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
+}
+path zap(addr: page) in "a.c" {
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            put_page(f);
+        }
+    }
+}
+path zap_put_first(addr: page) in "a.c" {
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            put_page(f);
+            flush_tlb(addr, addr + PAGE_SIZE);
+        }
+    }
+}
+path zap_short_flush(addr: page) in "a.c" {
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE - 1);
+            put_page(f);
+        }
+    }
+}
+path zap_looked_before(addr: page) in "a.c" requires pmd_linked(addr) requires pte_present(addr) {
+    let f = pte_frame(addr);
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            put_page(f);
+        }
+    }
+}
+path zap_without_lock(addr: page) in "a.c" requires pmd_linked(addr) {
+    let f = pte_frame(addr);
+    if (f == pte_frame(addr)) {
+        clear_pte(addr);
+        flush_tlb(addr, addr + PAGE_SIZE);
+        put_page(f);
+    }
+}
+path zap_early_unlock(addr: page) in "a.c" {
+    lock ptl(addr);
+    if (!pmd_linked(addr) || !pte_present(addr)) { unlock ptl(addr); return; }
+    let f = pte_frame(addr);
+    clear_pte(addr);
+    unlock ptl(addr);
+    flush_tlb(addr, addr + PAGE_SIZE);
+    put_page(f);
+}
+path copy(addr: page) in "a.c" {
+    let new = alloc_page() else return;
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let old = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            set_pte(addr, new, writable);
+            put_page(old);
+        } else { put_page(new); }
+    }
+}
+path copy_early_unlock(addr: page) in "a.c" {
+    let new = alloc_page() else return;
+    lock ptl(addr);
+    if (!pmd_linked(addr) || !pte_present(addr)) { unlock ptl(addr); put_page(new); return; }
+    let old = pte_frame(addr);
+    clear_pte(addr);
+    flush_tlb(addr, addr + PAGE_SIZE);
+    unlock ptl(addr);
+    set_pte(addr, new, writable);
+    put_page(old);
+}
+path sweep(start: page, end: page) in "a.c" requires start < end {
+    for p in [start, end) step PAGE_SIZE {
+        with ptl(p) {
+            if (pmd_linked(p) && pte_present(p)) {
+                let f = pte_frame(p);
+                clear_pte(p);
+                flush_tlb(p, p + PAGE_SIZE);
+                put_page(f);
+            }
+        }
+    }
+}
+path sweep_late_flush(start: page, end: page) in "a.c" requires start < end {
+    for p in [start, end) step PAGE_SIZE {
+        with ptl(p) {
+            if (pmd_linked(p) && pte_present(p)) {
+                let f = pte_frame(p);
+                clear_pte(p);
+                put_page(f);
+            }
+        }
+    }
+    flush_tlb(start, end);
+}
+path gather(start: page, end: page) in "a.c" requires start < end {
+    tlb_gather(start, end);
+    for p in [start, end) step PAGE_SIZE {
+        with ptl(p) {
+            if (pmd_linked(p) && pte_present(p)) {
+                let f = pte_frame(p);
+                clear_pte(p);
+                tlb_queue(f);
+            }
+        }
+    }
+    flush_tlb(start, end);
+    tlb_free_pages();
+}
+path gather_free_first(start: page, end: page) in "a.c" requires start < end {
+    tlb_gather(start, end);
+    for p in [start, end) step PAGE_SIZE {
+        with ptl(p) {
+            if (pmd_linked(p) && pte_present(p)) {
+                let f = pte_frame(p);
+                clear_pte(p);
+                tlb_queue(f);
+            }
+        }
+    }
+    tlb_free_pages();
+    flush_tlb(start, end);
+}
+path protect(addr: page) in "a.c" {
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) { wrprotect_pte(addr); flush_tlb(addr, addr + PAGE_SIZE); }
+    }
+}
+path protect_unflushed(addr: page) in "a.c" {
+    with ptl(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) { wrprotect_pte(addr); }
+    }
+}
+path free_table(addr: page) in "a.c" {
+    with write mmap_sem {
+        if (pmd_linked(addr)) {
+            let t = table_at(addr);
+            clear_pmd(addr);
+            flush_tlb(addr & ~(PMD_SIZE - 1), (addr & ~(PMD_SIZE - 1)) + PMD_SIZE);
+            put_table(t);
+        }
+    }
+}
+path free_table_put_first(addr: page) in "a.c" {
+    with write mmap_sem {
+        if (pmd_linked(addr)) {
+            let t = table_at(addr);
+            clear_pmd(addr);
+            put_table(t);
+            flush_tlb(addr & ~(PMD_SIZE - 1), (addr & ~(PMD_SIZE - 1)) + PMD_SIZE);
+        }
+    }
+}
+path link_table(addr: page) in "a.c" {
+    let t = alloc_table() else return;
+    with write mmap_sem {
+        if (pmd_none(addr)) { populate_pmd(addr, t); } else { put_table(t); }
+    }
+}
+path zap_by_page(addr: page) in "a.c" {
+    with page_lock(addr) {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            put_page(f);
+        }
+    }
+}
+path zap_if_flagged(addr: page, flag: page) in "a.c" requires addr != flag {
+    with page_lock(addr) { with page_lock(flag) {
+        if (pmd_linked(addr) && pte_present(addr) && pte_present(flag)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            if (pte_present(flag)) { flush_tlb(addr, addr + PAGE_SIZE); }
+            put_page(f);
+        }
+    } }
+}
+path zap_if_flagged_unlocked(addr: page, flag: page) in "a.c" requires addr != flag {
+    with page_lock(addr) {
+        if (pmd_linked(addr) && pte_present(addr) && pte_present(flag)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            if (pte_present(flag)) { flush_tlb(addr, addr + PAGE_SIZE); }
+            put_page(f);
+        }
+    }
+}
+path release(addr: page, kept: page) in "a.c" requires addr != kept {
+    with write mmap_sem {
+        if (pmd_linked(addr) && pmd_linked(kept) && pte_present(addr) && pte_none(kept)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            set_pte(kept, f, readonly);
+        }
+    }
+}
+path zap_under_sem(addr: page) in "a.c" {
+    with write mmap_sem {
+        if (pmd_linked(addr) && pte_present(addr)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            put_page(f);
+        }
+    }
+}
+path move(addr: page, kept: page) in "a.c" requires addr != kept {
+    with write mmap_sem {
+        if (pmd_linked(addr) && pmd_linked(kept) && pte_present(addr) && pte_none(kept)) {
+            let f = pte_frame(addr);
+            clear_pte(addr);
+            flush_tlb(addr, addr + PAGE_SIZE);
+            set_pte(kept, f, readonly);
+        }
+    }
+}
+path twice() in "a.c" {
+    with write mmap_sem {
+        let new = alloc_page() else return;
+        put_page(new);
+        put_page(new);
+    }
+}
+path map(addr: page) in "a.c" requires pmd_linked(addr) {
+    let new = alloc_page() else return;
+    with write mmap_sem {
+        if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
+    }
+}
+"""
+
+CASES = {
+    "zap": ("fault, zap", "no_freed_page, no_stale_translation", True),
+    "put_first": ("fault, zap_put_first", "no_freed_page", False),
+    "short_flush": ("fault, zap_short_flush", "no_freed_page", False),
+    "looked_before": ("fault, zap_looked_before", "no_freed_page", False),
+    "without_lock": ("zap_without_lock", "no_freed_page", False),
+    "unlocked_fault": ("fault_unlocked, zap", "no_stale_translation", False),
+    "early_unlock_frees_late": ("fault, zap_early_unlock", "no_freed_page", True),
+    "early_unlock_is_stale": ("fault, zap_early_unlock", "no_stale_translation", False),
+    "copy": ("copy", "no_freed_page, no_stale_translation", True),
+    "copy_early_unlock": ("copy_early_unlock, fault", "no_stale_translation", False),
+    "sweep": ("fault, sweep", "no_freed_page", True),
+    "sweep_late_flush": ("fault, sweep_late_flush", "no_freed_page", False),
+    "gather": ("fault, gather", "no_freed_page", True),
+    "gather_free_first": ("fault, gather_free_first", "no_freed_page", False),
+    "protect": ("protect", "no_stale_write", True),
+    "protect_unflushed": ("protect_unflushed", "no_stale_write", False),
+    "free_table": ("free_table, link_table", "no_freed_table", True),
+    "free_table_put_first": ("free_table_put_first, link_table", "no_freed_table", False),
+    "flagged": ("zap_if_flagged, zap_by_page", "no_freed_page", True),
+    "flagged_unlocked": ("zap_if_flagged_unlocked, zap_by_page", "no_freed_page", False),
+    "move": ("move, zap_under_sem", "no_freed_page, no_stale_translation", True),
+    "move_unflushed": ("release, zap_under_sem", "no_freed_page", False),
+    "twice": ("twice, map", "no_freed_page", False),
+}
+"""Paths, properties, and whether they hold."""
+
+
+def text_of(paths: str, properties: str, device: str = "", verb: str = "proves") -> str:
+    device = device or ("walker" if "table" in properties else "dev")
+    declared = "".join(f'property {p} "{p}" {{ {PROPERTIES[p]}; }}\n' for p in properties.split(", "))
+    spec = f'spec p "p" {{ check c: loop {{ choose {paths} }} on {device} under proto {verb} {properties}; }}\n'
+    return PRELUDE + declared + PATHS + spec
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Callable[..., tuple[System, list[PropertyDecl]]]:
+    def made(paths: str, properties: str, device: str = "") -> tuple[System, list[PropertyDecl]]:
+        (tmp_path / "p.mmu").write_text(text_of(paths, properties, device))
+        library = load([tmp_path / "p.mmu"])
+        check(library)
+        builder = Builder(library)
+        ((subject, group),) = subjects(obligations(library, library.specs.values())).items()
+        return builder.system(subject), builder.properties(subject, [o.property for o in group])
+
+    return made
+
+
+Made = Callable[..., tuple[System, list[PropertyDecl]]]
+
+
+def proved(system: System, properties: Sequence[PropertyDecl], limits: Limits = LIMITS) -> set[str]:
+    session = CrowdSession(system, list(properties), limits)
+    return {p.name for p in properties if session.decide(p).verdict == "proved"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_verdict(system: Made, name: str) -> None:
+    paths, wanted, holds = CASES[name]
+    assert proved(*system(paths, wanted)) == (set(wanted.split(", ")) if holds else set())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_small_world_agrees(system: Made, name: str) -> None:
+    paths, wanted, holds = CASES[name]
+    asked = system(paths, wanted)
+    broken = Oracle(*asked, widest=1).run() or Oracle(*asked, widest=2).run()
+    assert broken == (set() if holds else set(wanted.split(", ")))
+
+
+@pytest.mark.parametrize("name", ["put_first", "early_unlock_is_stale", "unlocked_fault"])
+def test_what_two_runs_break_is_refuted(system: Made, name: str) -> None:
+    paths, wanted, _ = CASES[name]
+    asked, properties = system(paths, wanted)
+    decision = ThreadsSession(asked, properties, LIMITS).decide(properties[0])
+    assert decision.verdict == "refuted"
+    assert decision.violation is not None
+
+
+# ---- what makes it a proof
+
+
+def explored(asked: tuple[System, list[PropertyDecl]]) -> crowd.Exploration:
+    system, properties = asked
+    found = crowd.Exploration(system, [c for p in properties for c in claims(p)], LIMITS, 0.0)
+    found.run()
+    return found
+
+
+def test_the_cells_cover_all_numbers_and_each_is_needed(system: Made) -> None:
+    """One script for each path: no numbers lie outside its cells; without any one of them some do."""
+    exploration = explored(system("copy, twice, sweep", "no_stale_translation"))
+    assert exploration.outcome.reason
+    exploration = explored(system("zap, sweep", "no_freed_page"))
+    found = exploration.outcome
+    assert not found.reason
+    assert not found.alarms
+    assert [decide_script(text, Limits()) for text, _ in exploration.evidence()] == ["unsat", "unsat"]
+    for number, member in enumerate(found.members[1:]):
+        cells = list(member.cells)
+        assert len(cells) > 2
+        for left_out in range(len(cells)):
+            member.cells[:] = [c for i, c in enumerate(cells) if i != left_out]
+            assert decide_script(exploration.evidence()[number][0], Limits()) == "sat"
+        member.cells[:] = cells
+
+
+def test_the_thread_that_runs_nothing_compares_no_numbers(system: Made) -> None:
+    """It has one cell, whatever the numbers are."""
+    exploration = explored(system("zap, fault", "no_freed_page"))
+    (cell,) = exploration.outcome.members[0].cells
+    assert not any(free_variables(t) for t in cell.truths if t.op != "const" and t.args[0] is not t.args[1])
+
+
+def free_variables(term: Any) -> set[str]:
+    return {t.name for t in postorder([term]) if t.op == "var"}
+
+
+@pytest.mark.parametrize("limits", [Limits(timeout=0.01, thorough=False), Limits(rlimit=100, thorough=False)])
+def test_a_limit_is_never_a_proof(system: Made, limits: Limits) -> None:
+    assert proved(*system("fault, zap", "no_freed_page"), limits) == set()
+
+
+def test_too_many_states_are_never_a_proof(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "MAX_STATES", 300)
+    assert proved(*system("fault, zap", "no_freed_page")) == set()
+
+
+@pytest.mark.parametrize(("device", "why"), [("handled", "handlers"), ("counting", "hooks count")])
+def test_a_device_that_remembers_is_not_proved(system: Made, device: str, why: str) -> None:
+    asked, properties = system("zap", "no_freed_page", device)
+    decision = CrowdSession(asked, properties, LIMITS).decide(properties[0])
+    assert decision.verdict == "inconclusive"
+    assert why in decision.reason
+
+
+def test_a_certificate_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.mmu").write_text(text_of("zap", "no_freed_page"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", "p.mmu", "-o", "certificates"]) == 0
+    assert main(["verify-certificate", "certificates", "--solver", "cvc5"]) == 0
+    assert "1 of 1 certificates confirmed by cvc5" in capsys.readouterr().out
+    (home,) = (tmp_path / "certificates").iterdir()
+    record = json.loads((home / "certificate.json").read_text())
+    record["cells"][0].pop()
+    (home / "certificate.json").write_text(json.dumps(record))
+    assert main(["verify-certificate", "certificates"]) == 1
+    assert "REJECTED" in capsys.readouterr().out
+
+
+def test_the_cells_are_the_same_whatever_the_hash_seed(tmp_path: Path) -> None:
+    (tmp_path / "p.mmu").write_text(text_of("zap, protect", "no_freed_page"))
+    found = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "mmucheck", "certify", "p.mmu", "-o", seed]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        found.append({file.name: file.read_text() for file in (tmp_path / seed).rglob("*") if file.is_file()})
+    assert found[0] == found[1]
+    assert found[0]
+
+
+# ---- broken on purpose: without any part of the argument some wrong program is proved
+
+
+def deeds_that_free_are_lost(deed: Any, stand: Any) -> Any:
+    frees = any(before and not after for before, after in zip(deed.before.owns, deed.after.owns, strict=True))
+    return None if frees else TURN(deed, stand)
+
+
+def deeds_that_write_are_lost(deed: Any, stand: Any) -> Any:
+    return None if any(deed.after.owns) and not any(deed.before.owns) else TURN(deed, stand)
+
+
+TURN, MAPPED = crowd.turn, choices.Choices.mapped
+
+
+def never_the_witness(chosen: Any) -> int:
+    return next(v for v in (MAPPED(chosen), choices.VAGUE) if v != choices.WITNESS)
+
+
+BROKEN: dict[str, tuple[Any, str, Any, str]] = {
+    "nobody else writes what is looked at": (Writes, "covered", lambda *_: True, "without_lock"),
+    "what is taken for granted is not asked": (crowd.Exploration, "_taken_for_granted", lambda *_: None, "without_lock"),
+}
+"""What is replaced, by what, and the wrong program that is proved then."""
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_part_is_needed(system: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    owner, attribute, instead, case = BROKEN[name]
+    paths, wanted, holds = CASES[case]
+    assert not holds
+    monkeypatch.setattr(owner, attribute, instead)
+    assert proved(*system(paths, wanted)) == set(wanted.split(", "))
+
+
+# ---- random programs
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.mmu")), ids=lambda p: p.stem)
+def test_former_hole(path: Path) -> None:
+    found = compare(path, LIMITS)
+    assert found.broken
+    assert not found.holes
