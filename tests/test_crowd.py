@@ -20,8 +20,8 @@ from mmucheck.engines.claims import claims
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.engines.threads import CrowdSession, ThreadsSession
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower import choices
-from mmucheck.lower.crowd import Writes
+from mmucheck.lower import choices, faces
+from mmucheck.lower.crowd import MemberWorld, Writes
 from mmucheck.machine.terms import postorder
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
@@ -476,36 +476,48 @@ def test_the_cells_are_the_same_whatever_the_hash_seed(tmp_path: Path) -> None:
 # ---- broken on purpose: without any part of the argument some wrong program is proved
 
 
-def deeds_that_free_are_lost(deed: Any, stand: Any) -> Any:
-    frees = any(before and not after for before, after in zip(deed.before.owns, deed.after.owns, strict=True))
-    return None if frees else TURN(deed, stand)
-
-
-def deeds_that_write_are_lost(deed: Any, stand: Any) -> Any:
-    return None if any(deed.after.owns) and not any(deed.before.owns) else TURN(deed, stand)
-
-
-TURN, MAPPED = crowd.turn, choices.Choices.mapped
+MAPPED = choices.Choices.mapped
 
 
 def never_the_witness(chosen: Any) -> int:
+    """What an entry at another address, or an argument, is: any frame but the witness."""
     return next(v for v in (MAPPED(chosen), choices.VAGUE) if v != choices.WITNESS)
 
 
-BROKEN: dict[str, tuple[Any, str, Any, str]] = {
-    "nobody else writes what is looked at": (Writes, "covered", lambda *_: True, "without_lock"),
-    "what is taken for granted is not asked": (crowd.Exploration, "_taken_for_granted", lambda *_: None, "without_lock"),
-}
-"""What is replaced, by what, and the wrong program that is proved then."""
+def only_at_home(exploration: Any, member: Any, arrival: Any, target: int) -> bool:
+    """Numbers of one cell never become those of another in a loop."""
+    return bool(arrival.source == target)
+
+
+BROKEN: dict[str, tuple[Any, str, Any, str, str]] = {
+    "nobody else writes what is looked at": (Writes, "covered", lambda *_: True, "flagged_unlocked", "proved"),
+    "what was taken for granted is not asked at last": (
+        crowd.Exploration, "_taken_for_granted", lambda *_: None, "flagged_unlocked", "proved"),
+    "no deed is seen by the other": (crowd, "turn", lambda *_: None, "early_unlock_is_stale", "proved"),
+    "an entry elsewhere maps another frame": (choices.Choices, "mapped", never_the_witness, "move_unflushed", "proved"),
+    "nobody is ever idle": (MemberWorld, "_quiet", lambda *_: False, "protect_unflushed", "proved"),
+    "no run goes round a loop": (crowd.Exploration, "_may_join", lambda *_: False, "sweep_late_flush", "vacuous"),
+    "no run begins": (crowd.Exploration, "_enter", lambda *_: None, "put_first", "vacuous"),
+}  # fmt: skip
+"""What is replaced, by what, the wrong program of which it makes another verdict, and which."""
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_part_is_needed(system: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    owner, attribute, instead, case = BROKEN[name]
+    owner, attribute, instead, case, verdict = BROKEN[name]
     paths, wanted, holds = CASES[case]
     assert not holds
     monkeypatch.setattr(owner, attribute, instead)
-    assert proved(*system(paths, wanted)) == set(wanted.split(", "))
+    asked, properties = system(paths, wanted)
+    assert {CrowdSession(asked, properties, LIMITS).decide(p).verdict for p in properties} == {verdict}
+
+
+def test_references_dropped_twice_are_noticed(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either of two questions: without both, a program is proved in which two threads drop one reference twice."""
+    monkeypatch.setattr(crowd.Exploration, "_must_own", lambda *_: None)
+    monkeypatch.setattr(faces.Faces, "loosened", lambda *_: False)
+    paths, wanted, _ = CASES["without_lock"]
+    assert proved(*system(paths, wanted)) == {wanted}
 
 
 # ---- random programs
