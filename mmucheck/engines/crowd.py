@@ -209,6 +209,8 @@ class Exploration:
         is asked on the way."""
         if self._writes.grown() or any(m.world.realigned for m in self.outcome.members):
             raise _Again
+        if any(cell.truths for cell in self._idle.cells):
+            raise Exhausted("what is seen between two runs depends on a number")
 
     def _within_limits(self) -> None:
         self._taken_for_granted()
@@ -249,10 +251,6 @@ class Exploration:
                 if came is not None:
                     self._turns[key][came] = None
         self._at[key].append((member, number, state))
-        for known in list(self._turns[key]):
-            self._turn(member, number, state, known)
-        if member is self._idle:
-            self._start_all(state, shared, stand)
 
     def _must_own(self, world: MemberWorld, owned: tuple[int, int]) -> None:
         """Raises Exhausted if a thread has dropped references that an entry owns: whose is gone is not known then."""
@@ -283,6 +281,11 @@ class Exploration:
 
     def _follow(self, member: Member, number: int, state: State) -> None:
         world, cell = member.world, member.cells[number]
+        shared, stand, _ = cell.face(state)
+        for known in list(self._turns[shared, stand]):
+            self._turn(member, number, state, known)
+        if member is self._idle:
+            self._start_all(state, shared, stand)
         for values, mine in world.successors(state, cell.truth):
             after = world.settled(values, cell.truth)
             if mine:

@@ -21,6 +21,8 @@ from mmucheck.lower.crowd import MemberWorld
 from mmucheck.lower.unroll import Act
 
 Kind = tuple[bool, bool]
+NAMES_OF_THE_WORLD = frozenset({"vmm1", "vmm2", "page", "region", "frame", "table", "lock", "event", "crowd", "alive"})
+"""What variables of the explored states begin with."""
 DOUBT = "in doubt"
 SHARE = 0.5
 """Of the time for a pair, how much the first way may take."""
@@ -211,6 +213,8 @@ class CrowdSession:
 def out_of_reach(system: System) -> str:
     """Why the argument does not apply to a crowd, "" if it does."""
     for device in system.devices:
+        if device.name in NAMES_OF_THE_WORLD:
+            return f"`{device.name}` is a name that the world has for something else: call the device otherwise"
         if device.handlers:
             return f"the handlers of `{device.name}` run beside any number of runs: not covered"
     if system.variables_set():

@@ -29,7 +29,7 @@ class Choices:
 
     def __init__(self, scope: Scope, coarse: bool = False) -> None:
         self._coarse = coarse
-        args = (a for t in scope.threads for n in t.program.nodes for a in n.step.args)
+        args = [*(a for t in scope.threads for n in t.program.nodes for a in n.step.args), *(p.formula for p in scope.properties)]
         self._zero = not coarse or any(isinstance(e, Look) and e.name == "zero_page" for a in args for e in subexpressions(a))
         self._domain = scope.domain
         self._frames, self._tables = scope.frames, scope.tables

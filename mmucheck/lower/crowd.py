@@ -22,7 +22,7 @@ from mmucheck.machine.concolic import ANY, VAGUE, WITNESS
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.looks import View
 from mmucheck.machine.memo import Memo, Recording
-from mmucheck.machine.state import CROWD, FOREIGN_KEY_FREE, ZERO_PAGE, Thread, holds
+from mmucheck.machine.state import CROWD, FOREIGN_KEY_FREE, PMD_HUGE, PTE_PRESENT, ZERO_PAGE, Thread, holds
 from mmucheck.machine.terms import Term, Terms, postorder
 from mmucheck.machine.visibility import changes_table, changes_upper
 
@@ -70,9 +70,17 @@ class _MemberMoves(Moves):
 
     def _decide_results(self, run: Recording, thread: Thread, step: Step) -> None:
         """A frame found where nothing is mapped is some frame: which one is decided once, since references may be taken and dropped."""
-        for name in step.results:
-            if thread.program.locals.get(name) == "frame" and self._domain.force(run[thread.local(name)]) == ANY:
-                run[thread.local(name)] = self._choices.mapped()
+        frames = [thread.local(name) for name in step.results if thread.program.locals.get(name) == "frame"]
+        if step.op in ("set_pte", "fill_table"):
+            frames += [f"page.{p.name}.frame" for p in self._machine.layout.pages if self._is(run, f"page.{p.name}.kind", PTE_PRESENT)]
+        if step.op == "set_pmd":
+            frames += [f"region.{r.name}.frame" for r in self._machine.layout.regions if self._is(run, f"region.{r.name}.kind", PMD_HUGE)]
+        for name in frames:
+            if self._domain.force(run[name]) == ANY:
+                run[name] = self._choices.mapped()
+
+    def _is(self, run: Recording, name: str, kind: int) -> bool:
+        return self._domain.force(run[name]) == kind
 
     def _visits(self, run: Recording, thread: Thread, step: Step) -> tuple[()]:
         if changes_table(step):
@@ -88,7 +96,7 @@ class _MemberMoves(Moves):
         domain, found = self._domain, set()
         for hold in self._holds:
             lock = hold.lock
-            if lock.key == "address" and lock.granule >= size and domain.boolean(run[hold.part("held")]):
+            if lock.key == "address" and lock.granule and lock.granule % size == 0 and domain.boolean(run[hold.part("held")]):
                 key = domain.binary("udiv", at, domain.const(lock.granule, NUMBER))
                 if domain.boolean(domain.eq(run[hold.part("key")], key)):
                     found.add((lock.name, "read" if domain.boolean(run[hold.part("shared")]) else "write"))

@@ -179,13 +179,15 @@ class Faces:
         return int(state[self._region[0]] == PMD_TABLE and state[self._region[2]] == WITNESS)
 
     def _elsewhere(self, state: Sequence[Any]) -> tuple[int, int]:
-        """How many foreign entries map the frame, and link the table."""
-        ident = state[self._frame[0]] if self._frames else ZERO_PAGE
+        """How many foreign entries map the frame, and link the table: none of what nobody asks about."""
         frame = table = 0
         for page, page_frame, region, region_frame, region_table in self._foreign:
-            frame += state[page] == PTE_PRESENT and state[page_frame] == ident
-            frame += state[region] == PMD_HUGE and state[region_frame] == ident
-            table += state[region] == PMD_TABLE and state[region_table] == WITNESS
+            if self._frames:
+                ident = state[self._frame[0]]
+                frame += state[page] == PTE_PRESENT and state[page_frame] == ident
+                frame += state[region] == PMD_HUGE and state[region_frame] == ident
+            if self._tabled:
+                table += state[region] == PMD_TABLE and state[region_table] == WITNESS
         return frame, table
 
     def leave(self, values: list[Any]) -> None:

@@ -126,6 +126,9 @@ class EntrySteps(Core[V]):
         addr, frame, write = self._values(step, view)
         if self.layout.open:
             view.state[UNLINKED] = self.looks.true
+            for slot in self.layout.frames:  # entries of pages without a slot map it from now on
+                others, maps = f"frame.{slot}.others", self.domain.eq(frame, view.state[f"frame.{slot}.id"])
+                view.state[others] = self.domain.or_(view.state[others], maps)
         self._whole_region(view, addr, PTE_PRESENT, frame=frame, write=write)
         return self._done()
 
