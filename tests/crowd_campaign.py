@@ -13,7 +13,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,9 +22,10 @@ from hypothesis import seed as seeded
 
 from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.engines.crowd import Exhausted
+from mmucheck.engines.pairs import PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import CrowdSession
-from mmucheck.engines.verdicts import PROVED
+from mmucheck.engines.verdicts import PROVED, REFUTED
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
@@ -87,11 +89,28 @@ def compare(path: Path, limits: Limits = LIMITS, cap: int = CAP, widest: int = 2
     return found
 
 
-def compare_text(text: str, only_if_broken: bool = False) -> Compared:
+def compare_with_pairs(path: Path, limits: Limits = LIMITS) -> Compared:
+    """As ``compare``, with two paths of the crowd run once side by side in the place of the oracle."""
+    system, properties = system_of(path)
+    found, session = Compared(), CrowdSession(system, properties, limits)
+    for prop in properties:
+        decision = session.decide(prop)
+        found.verdicts[prop.name], found.reasons[prop.name] = decision.verdict, decision.reason
+        for one, other in combinations_with_replacement(system.threads, 2) if decision.verdict == PROVED else ():
+            pair = PairSession(replace(system, threads=(one, other), crowd=False), [prop], limits)
+            verdict = pair.decide(prop).verdict
+            if verdict == REFUTED:
+                found.broken.add(prop.name)
+            elif verdict not in (PROVED, "vacuous"):
+                found.unanswered = f"pair {verdict}"
+    return found
+
+
+def compare_text(text: str, only_if_broken: bool = False, pairs: bool = False) -> Compared:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.mmu"
         path.write_text(text)
-        return compare(path, only_if_broken=only_if_broken)
+        return compare_with_pairs(path) if pairs else compare(path, only_if_broken=only_if_broken)
 
 
 def campaign(count: int, number: int | None, each: Callable[[str], None], careful: int = 88) -> None:
@@ -108,6 +127,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="no new program after that")
     parser.add_argument("--careful", type=int, default=88, help="percentage of what is needed that is there")
     parser.add_argument("--sample", type=int, default=4, help="ask the engine about one in so many programs that the oracle found right")
+    parser.add_argument("--pairs", action="store_true", help="compare with two paths run once side by side, not with the oracle")
     wanted = parser.parse_args()
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -121,7 +141,7 @@ def main() -> int:
         seen += 1
         try:
             right += 1
-            found = compare_text(text, only_if_broken=bool(right % wanted.sample))
+            found = compare_text(text, only_if_broken=bool(right % wanted.sample), pairs=wanted.pairs)
         except InputError as error:
             outcomes[f"not well formed {error.diagnostics[0].code}"] += 1
             return
