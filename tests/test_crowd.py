@@ -528,3 +528,18 @@ def test_former_hole(path: Path) -> None:
     found = compare(path, LIMITS)
     assert found.broken
     assert not found.holes
+
+
+NEVER = sorted((KEPT.parent / "never_proved").glob("*.mmu"))
+
+
+@pytest.mark.parametrize("path", NEVER, ids=lambda p: p.stem)
+def test_what_two_threads_break_is_never_proved(path: Path) -> None:
+    library = load([path])
+    check(library)
+    builder = Builder(library)
+    for subject, group in subjects(obligations(library, library.specs.values())).items():
+        wanted = builder.properties(subject, [o.property for o in group])
+        session = CrowdSession(builder.system(subject), wanted, LIMITS)
+        assert wanted
+        assert [session.decide(p).verdict for p in wanted] == ["inconclusive"] * len(wanted)
