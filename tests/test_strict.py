@@ -165,7 +165,7 @@ def test_fills_are_device_actions(tmp_path: Path) -> None:
         ("alive on cpu under v3_19 proves asserts", "vacuous", "no run comes to an assert"),
         ("alive on unset under v3_19 proves no_device_failure", "vacuous", "no step sets `failed`"),
         ("alive on ats_faults under v3_19 proves no_device_failure", "proved", ""),
-        ("alive on cpu under v3_19 proves no_device_failure", "vacuous", "no device here has a variable `failed`"),
+        ("alive on cpu under v3_19 proves no_device_failure", "vacuous", "no device here has a variable `failed`, and no path uses one"),
     ],
 )
 def test_vacuous(check_: str, verdict: str, reason: str, tmp_path: Path) -> None:
