@@ -20,7 +20,7 @@ from mmucheck.syntax.diagnostics import Diagnostic, Span, suggest, whole_file
 from mmucheck.syntax.tables import Rule, Scanner, Tables, Terminal
 
 if TYPE_CHECKING:
-    from mmucheck.syntax.parser import Kept
+    from mmucheck.syntax.tables import Kept
 
 _KEYWORDS = (
     "use kernel const shared spinlock mutex rwsem macro path device protocol property change spec check hunk requires levels cache "

@@ -5,28 +5,18 @@ from __future__ import annotations
 import contextlib
 import pickle
 import re
-from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Protocol
 
 from mmucheck.syntax import ast, driver
 from mmucheck.syntax.builder import TreeBuilder
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, whole_file
 from mmucheck.syntax.limits import MAX_BYTES, MAX_DEPTH
-from mmucheck.syntax.tables import Tables
+from mmucheck.syntax.tables import Kept, Tables
 from mmucheck.versions import version
 
 _OPENERS, _CLOSERS = "{([", "})]"
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor or turns the direction of writing: texts in quotes and comments reach the user's screen."""
-
-
-class Kept(Hashable, Protocol):
-    """Keeps the parser's tables from run to run, under a key of what they were made by."""
-
-    def tables(self, key: bytes) -> bytes | None: ...
-
-    def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None: ...
 
 
 def parse(text: str, path: str, tables: Kept | None = None) -> ast.File:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Protocol
 
 from mmucheck.records import record
 
@@ -48,3 +49,11 @@ class Tables:
     rules: tuple[Rule, ...]
     scanners: Mapping[int, Scanner]
     terminals: Mapping[str, Terminal]
+
+
+class Kept(Hashable, Protocol):
+    """Keeps the parser's tables from run to run, under a key of what they were made by."""
+
+    def tables(self, key: bytes) -> bytes | None: ...
+
+    def keep_tables(self, key: bytes, make: Callable[[], bytes]) -> None: ...
