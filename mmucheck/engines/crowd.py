@@ -77,11 +77,11 @@ class Cell:
             found = self.faces[part] = self.world.faces.face(state, self.truth)
         return found
 
-    def deed(self, before: State, after: State, leaves: bool) -> tuple[Shared, Deed] | None:
+    def deed(self, before: State, after: State, leaves: bool, renamed: tuple[tuple[int, int], ...]) -> tuple[Shared, Deed] | None:
         """See mmucheck.lower.faces.Faces.deed."""
-        key = (self.world.faces.part(before), self.world.faces.part(after), leaves)
+        key = (self.world.faces.part(before), self.world.faces.part(after), leaves, renamed)
         if key not in self.deeds:
-            self.deeds[key] = self.world.faces.deed(before, after, self.truth, leaves)
+            self.deeds[key] = self.world.faces.deed(before, after, self.truth, leaves, renamed)
         return self.deeds[key]
 
     def truth(self, term: Term) -> bool:
@@ -289,10 +289,11 @@ class Exploration:
         for values, mine in world.successors(state, cell.truth):
             after = world.settled(values, cell.truth)
             if mine:
+                renamed = world.renamed()
                 if world.faces.loosened(state, after):
                     raise Exhausted(f"`{world.me.program.name}` drops a reference that it does not have")
                 done = world.done(after)
-                deed = cell.deed(state, after, done)
+                deed = cell.deed(state, after, done, renamed)
                 if deed is not None:
                     self._publish(*deed)
                 if done:

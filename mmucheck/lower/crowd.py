@@ -218,6 +218,10 @@ class MemberWorld:
         outdated = self.faces.outdated(state)
         return _with(state, outdated) if outdated else state
 
+    def renamed(self) -> tuple[tuple[int, int], ...]:
+        """The number that each table was given when a state last settled: they are numbered anew each time."""
+        return tuple(self._normal.renamed.items())
+
     def successors(self, state: State, truth: Truth) -> Iterator[tuple[list[Any], bool]]:
         """What the state may become by a move of the thread (true) or of a device or an unknown holder (false), before it settles."""
         pc = self.pc(state)

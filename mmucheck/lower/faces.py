@@ -241,12 +241,18 @@ class Faces:
                 mine = self._pending[which][0]
                 values[mine] = owned[which] > 0 and (values[mine] or cleared)
 
-    def deed(self, before: State, after: Sequence[Any], truth: Truth, leaves: bool = False) -> tuple[Shared, Deed] | None:
+    def deed(self, before: State, after: Sequence[Any], truth: Truth, leaves: bool,
+             renamed: Sequence[tuple[int, int]]) -> tuple[Shared, Deed] | None:  # fmt: skip
         """What a move of the thread does that others can tell: (what was seen before, the deed), None if nothing. ``leaves``: the thread
-        is done; what it owns then, nobody known does. The ``part`` of each decides it."""
+        is done; what it owns then, nobody known does. ``renamed``: what the tables of ``before`` are called in ``after``. The ``part`` of
+        each decides it."""
         seen, numbers = self.shared(before)
         old, new = self.stand(before, truth), self.stand(after, truth)
-        then, _ = self._numbered([after[p] for p in self._shared], dict(numbers))
+        known_as = {name: table for table, name in renamed}
+        values = [after[p] for p in self._shared]
+        for i in self._tables:
+            values[i] = known_as.get(values[i], values[i])
+        then, _ = self._numbered(values, dict(numbers))
         had, has = self.owned(before), self.owned(after)
         holders = [False, False]
         for which, tracked, places in self._kinds():

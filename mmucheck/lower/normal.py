@@ -25,7 +25,7 @@ class Told:
 
 class NormalForm:
     """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance.
-    ``taken``: gets the fills that were seen."""
+    ``taken``: gets the fills that were seen; ``renamed``: the number that each table was given the last time."""
 
     def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
         self._scope, self._taken = scope, taken
@@ -33,6 +33,7 @@ class NormalForm:
         self._tables = [place for name, place in shape.places.items() if is_table(scope, name)]
         self._alive = shape.places[ALIVE]
         self._settle = remember(self._settled)
+        self.renamed: dict[int, int] = {}
 
     def __call__(self, values: list[Any], truth: Truth) -> State:
         """The state these values come to; they are used up."""
@@ -47,6 +48,7 @@ class NormalForm:
                 if name is None:
                     name = names[ident] = len(names) + FIRST_OTHER
                 values[place] = name
+        self.renamed = names
         values[self._alive] = len(names)
         return tuple(values)
 
