@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmucheck.engines.cells import Cell
 from mmucheck.engines.claims import said
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.solver import Limits, Solver
@@ -59,12 +60,9 @@ class Arrived:
 
 
 @dataclass
-class Cell:
-    """One choice of the numbers of one path, for all that compare alike, and the states seen for it."""
+class MemberCell(Cell[MemberWorld]):
+    """One choice of the numbers of one path, and the states seen for it."""
 
-    world: MemberWorld
-    model: dict[str, int]
-    truths: dict[Term, bool] = field(default_factory=dict)
     seen: set[State] = field(default_factory=set)
     faces: dict[tuple[Any, ...], tuple[Shared, Stand, tuple[int, int]]] = field(default_factory=dict)
     deeds: dict[tuple[Any, ...], tuple[Shared, Deed] | None] = field(default_factory=dict)
@@ -84,25 +82,13 @@ class Cell:
             self.deeds[key] = self.world.faces.deed(before, after, self.truth, leaves, renamed)
         return self.deeds[key]
 
-    def truth(self, term: Term) -> bool:
-        """The truth of a comparison for the member, noted."""
-        found = self.truths.get(term)
-        if found is None:
-            found = self.truths[term] = bool(evaluate([term], self.model)[0])
-        return found
-
-    def condition(self) -> Term:
-        """True of exactly the members."""
-        terms = self.world.terms
-        return terms.and_(*(t if true else terms.not_(t) for t, true in self.truths.items()))
-
 
 @dataclass
 class Member:
     """A program of the crowd: its world, its cells, where it began, and the arrivals at its loops' heads."""
 
     world: MemberWorld
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[MemberCell] = field(default_factory=list)
     entries: dict[tuple[tuple[str, Any], ...], None] = field(default_factory=dict)
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
     ends: bool = False
@@ -185,7 +171,7 @@ class Exploration:
 
     def _explore(self) -> None:
         idle = self._idle
-        idle.cells.append(Cell(idle.world, {}))
+        idle.cells.append(MemberCell(idle.world, {}))
         for start in idle.world.starts:
             self._add(idle, 0, [start[n] for n in idle.world.names])
         while self._wanted - set(self.outcome.alarms):
@@ -380,7 +366,7 @@ class Exploration:
             else:
                 model = self._ask(self._outside(member))
             if model is not None:
-                member.cells.append(Cell(member.world, model))
+                member.cells.append(MemberCell(member.world, model))
                 number = len(member.cells) - 1
                 for common in list(member.entries):
                     self._enter(member, number, common)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmucheck.engines.cells import Cell, confirmed
 from mmucheck.engines.claims import claims, kind_of, said, says_anything
 from mmucheck.engines.concretise import ADDRESSES, plain_shared, replayed, scenario
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
 from mmucheck.engines.solver import Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, InternalError
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision
 from mmucheck.ir.program import PropertyDecl, System, without_drops
 from mmucheck.lower.choices import Found
 from mmucheck.lower.explicit import World
@@ -43,27 +44,6 @@ Member = dict[str, int]
 
 class Exhausted(Exception):
     """A limit is used up. The text says which."""
-
-
-@dataclass
-class Cell:
-    """An exploration: its member of the rigid variables, and the comparisons it depends on with their truth."""
-
-    world: World
-    model: dict[str, int]
-    truths: dict[Term, bool] = field(default_factory=dict)
-
-    def truth(self, term: Term) -> bool:
-        """The truth of a comparison for the member, noted."""
-        found = self.truths.get(term)
-        if found is None:
-            found = self.truths[term] = bool(evaluate([term], self.model)[0])
-        return found
-
-    def condition(self) -> Term:
-        """True of exactly the members."""
-        terms = self.world.terms
-        return terms.and_(*(t if true else terms.not_(t) for t, true in self.truths.items()))
 
 
 @dataclass
@@ -137,7 +117,7 @@ class Exploration:
         """SMT-LIB script of what must be unsatisfiable if every cell has been explored."""
         return covering(self.world.terms, [*self.world.assume, *self._order], self.outcome.cells)
 
-    def _explore(self, cell: Cell) -> None:
+    def _explore(self, cell: Cell[World]) -> None:
         apart, only, every = self._apart, self.world.starts_like(), frozenset(range(len(self.world.starts)))
         while True:
             self.world.meetings.begin()
@@ -151,7 +131,7 @@ class Exploration:
         self.outcome.cells.append(cell.condition())
         self.outcome.members.append(cell.model)
 
-    def _search(self, cell: Cell, apart: frozenset[str], only: frozenset[int]) -> frozenset[str]:
+    def _search(self, cell: Cell[World], apart: frozenset[str], only: frozenset[int]) -> frozenset[str]:
         """Explore one cell, from ``only`` these starts as long as nobody touches the entries at the witness; if threads that were thought
         to stay apart meet, where."""
         world, found, truth = self.world, self.outcome, cell.truth
@@ -186,7 +166,7 @@ class Exploration:
         found.states += len(queue) - counted
         return world.meetings.where(truth) & apart
 
-    def _breach(self, state: State, parents: dict[State, tuple[State | None, int, tuple[Found, ...]]], cell: Cell) -> Breach:
+    def _breach(self, state: State, parents: dict[State, tuple[State | None, int, tuple[Found, ...]]], cell: Cell[World]) -> Breach:
         looked: list[tuple[Found, ...]] = []
         at: State | None = state
         number = 0
@@ -276,16 +256,8 @@ class PairSession:
 
         Raises InternalError if it comes to another answer.
         """
-        from mmucheck.engines.second import decide_text
-
-        for kind in dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop)):
-            exploration, _ = self._done[kind]
-            answer = decide_text(exploration.evidence(), self.limits.confirm, self.limits)
-            if answer == "sat":
-                raise InternalError(f"{self.limits.confirm} finds numbers that no cell covers")
-            if answer != "unsat":
-                return f"{self.limits.confirm} did not decide whether the cells cover all numbers within the limits"
-        return ""
+        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop))
+        return confirmed((self._done[kind][0].evidence() for kind in kinds), self.limits)
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
         """Of a property that was proved, for each exploration: what must be unsatisfiable, and a member of every cell."""

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mmucheck.engines.cells import confirmed
 from mmucheck.engines.claims import claims, kind_of, says_anything
 from mmucheck.engines.crowd import METHOD, Exploration, Outcome
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
 from mmucheck.engines.pairs import Member, PairSession
 from mmucheck.engines.solver import Limits
-from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError
+from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
 from mmucheck.ir.program import Program, PropertyDecl, System, without_drops
 from mmucheck.lower.crowd import MemberWorld
 from mmucheck.lower.unroll import Act
@@ -177,16 +178,8 @@ class CrowdSession:
 
     def confirm(self, proved: list[PropertyDecl]) -> str:
         """See ThreadsSession."""
-        from mmucheck.engines.second import decide_text
-
-        for kind in dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop)):
-            for text, _ in self._done[kind].evidence():
-                answer = decide_text(text, self.limits.confirm, self.limits)
-                if answer == "sat":
-                    raise InternalError(f"{self.limits.confirm} finds numbers that no cell covers")
-                if answer != "unsat":
-                    return f"{self.limits.confirm} did not decide whether the cells cover all numbers within the limits"
-        return ""
+        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop))
+        return confirmed((text for kind in kinds for text, _ in self._done[kind].evidence()), self.limits)
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
         """See ThreadsSession: for each kind of claim, for each path."""
