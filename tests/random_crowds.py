@@ -16,6 +16,16 @@ PROTOCOL = """protocol proto "p" {
     flush_tlb(start, end) { call flush_tlb(start, end); }
 }"""
 
+SECTIONS = """protocol proto "p" {
+    callback flush_tlb(start, end) atomic;
+    callback enter(start, end);
+    callback leave(start, end);
+    flush_tlb(start, end) { call flush_tlb(start, end); }
+    enter(start, end) { call enter(start, end); }
+    leave(start, end) { call leave(start, end); }
+}"""
+"""With callbacks before and after, for devices that are filled by a handler."""
+
 
 class Small:
     """Paths of a few steps. ``careful``: the percentage with which what is needed is there."""
@@ -157,11 +167,43 @@ def walker(g: Draw, tables: bool) -> list[str]:
     return [*lines, hook("flush_tlb", body)]
 
 
+def handled(g: Draw, kept: Callable[[], bool]) -> list[str]:
+    """A device that its handler fills, if no section is open and none has come by since it looked; now and then one that forgets to ask."""
+    lock = ("with guard { ", " }") if kept() else ("", "")
+    asks = [a for a in ("count == 0", "s == seq") if kept()] or ["true"]
+    drop = "drop iotlb [start, end);"
+    into = ["count += 1;", *(["seq += 1;"] if g.chance(30) else []), *([drop] if kept() else [])]
+    out = ["seq += 1;", "count -= 1;"] if kept() else ["count -= 1;", "seq += 1;"] if g.chance(50) else ["count -= 1;"]
+    flush = ["seq += 1;", drop] if kept() else [drop, "seq += 1;"] if g.chance(50) else [drop]
+    whole = kept()
+
+    def section(body: list[str]) -> str:
+        return f"{lock[0]}{' '.join(body)}{lock[1]}" if whole or len(body) < 2 else f"{body[0]} {lock[0]}{' '.join(body[1:])}{lock[1]}"
+
+    first = ["let s = seq;", "let f, w = get_user_page(addr) else return;"]
+    fill = f"{lock[0]}if ({' && '.join(asks)}) {{ fill iotlb addr -> f, w; }}{lock[1]}"
+    if not kept():
+        first.reverse()
+    rest = [fill, "put_page(f);"] if kept() else ["put_page(f);", fill]
+    return ["cache iotlb of pages;", "var count = 0;", "var seq = 0;", "spinlock guard;",
+            f"handler fault_in(addr: page) {{ {' '.join([*first, *rest])} }}",
+            f"on enter(start, end) {{ {section(into)} }}", f"on leave(start, end) {{ {section(out)} }}",
+            f"on flush_tlb(start, end) {{ {section(flush)} }}"]  # fmt: skip
+
+
+def sectioned(body: Body, head: str) -> Body:
+    """The body between an ``enter`` and a ``leave``; what returns early comes before."""
+    low, high = ("start", "end") if head.startswith("start") else ("addr", "addr + PAGE_SIZE")
+    behind = max((i + 1 for i, s in enumerate(body) if "return" in getattr(s, "text", "")), default=0)
+    return [*body[:behind], bind(f"enter({low}, {high});"), *body[behind:], bind(f"leave({low}, {high});")]
+
+
 @st.composite
 def crowds(draw: Callable[[st.SearchStrategy[int]], int], careful: int = 88) -> str:
     """A whole text: a spec ``random`` whose one check names two or three paths, the device and the properties."""
     g = Draw(draw)
     tables = g.chance(20)
+    handler = not tables and g.chance(40)
     maker = Small(g, careful)
     parts: list[str] = []
     count = g.pick([2, 2, 2, 3])
@@ -169,13 +211,17 @@ def crowds(draw: Callable[[st.SearchStrategy[int]], int], careful: int = 88) -> 
         head, requires, body = maker.path(tables)
         if g.chance(20):
             mutate(g, body)
+        if handler and g.chance(60):
+            body = sectioned(body, head)
         conditions = "".join(f" requires {r}" for r in requires)
         parts.append("\n".join([f'path p{i}({head}) in "mm/random.c"{conditions} {{', *show(body), "}"]))
     asked = ["no_freed_page", "no_stale_translation"]
     asked += ["no_stale_write"] if g.chance(30) else []
     asked = ["no_freed_table", *(["no_freed_page"] if g.chance(30) else [])] if tables else asked
-    texts = [PRELUDE, *(f'property {p} "{p}" {{ {PROPERTIES[p]}; }}' for p in asked), PROTOCOL]
-    texts.append("\n".join(['device dev "d" {', *("    " + x for x in walker(g, tables)), "}"]))
+    texts = [PRELUDE, *(f'property {p} "{p}" {{ {PROPERTIES[p]}; }}' for p in asked)]
+    texts.append(SECTIONS if handler else PROTOCOL)
+    device = handled(g, maker.kept) if handler else walker(g, tables)
+    texts.append("\n".join(['device dev "d" {', *("    " + x for x in device), "}"]))
     names = ", ".join(f"p{i}" for i in range(count))
     texts += [*parts, f'spec random "random" {{ check c: loop {{ choose {names} }} on dev under proto proves {", ".join(asked)}; }}']
     return "\n".join(texts) + "\n"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mmucheck.engines.exercise import occurs
 from mmucheck.engines.forms import conjuncts, event_of
-from mmucheck.ir.program import Expr, Local, Op, PropertyDecl, System, subexpressions
+from mmucheck.ir.program import Expr, Local, Look, Op, PropertyDecl, System, subexpressions
 from mmucheck.lower.unroll import Act
 from mmucheck.machine.terms import Terms
 from mmucheck.machine.visibility import variables
@@ -26,6 +26,14 @@ def claims(prop: PropertyDecl) -> list[PropertyDecl]:
         binders = tuple((name, kind) for name, kind in prop.binders if kind not in ("frame", "table") or name in named)
         found.append(replace(prop, name=f"{prop.name}.{i}", binders=binders, formula=formula))
     return found
+
+
+def asks_in_vain(part: PropertyDecl, system: System) -> bool:
+    """Whether a claim is an implication of which the left side asks for entries for tables, and no device caches any."""
+    if any(c.of == "tables" for d in system.devices for c in d.caches):
+        return False
+    left = part.formula.args[0] if isinstance(part.formula, Op) and part.formula.op == "->" else None
+    return any(isinstance(c, Look) and c.name == "table_cached" for c in conjuncts(left)) if left is not None else False
 
 
 def says_anything(part: PropertyDecl, terms: Terms, system: System, taken: set[Act], says: set[str]) -> bool:

@@ -141,8 +141,8 @@ class Exploration:
     def run(self) -> Outcome:
         """Explore until nothing new comes up, every property is in doubt, or a limit is reached."""
         while True:
-            self._begin()
             try:
+                self._begin()
                 self._explore()
                 self._taken_for_granted()
             except _Again:
@@ -156,10 +156,13 @@ class Exploration:
         number = len(self._crowd.system.threads)
         systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
         known: list[Sequence[dict[str, Any]]] = [self._starts, *(() for _ in range(number))]
-        worlds = [
-            MemberWorld(system, self._properties, said, self._writes, self._terms, starts)
-            for system, starts in zip(systems, known, strict=True)
-        ]  # fmt: skip
+        try:
+            worlds = [
+                MemberWorld(system, self._properties, said, self._writes, self._terms, starts)
+                for system, starts in zip(systems, known, strict=True)
+            ]  # fmt: skip
+        except ValueError as obstacle:
+            raise Exhausted(str(obstacle)) from None
         self._starts = worlds[0].starts
         self.outcome = Outcome([Member(w) for w in worlds], self.outcome.states)
         self._queue: deque[tuple[Member, int, State]] = deque()
@@ -216,7 +219,7 @@ class Exploration:
 
     def _put(self, member: Member, number: int, state: State) -> None:
         world, cell = member.world, member.cells[number]
-        if state in cell.seen:
+        if state in cell.seen or not world.worthwhile(state):
             return
         shared, stand, owned = cell.face(state)
         self._must_own(world, owned)
@@ -242,6 +245,11 @@ class Exploration:
         """Raises Exhausted if a thread has dropped references that an entry owns: whose is gone is not known then."""
         if min(owned) < 0:
             raise Exhausted(f"`{world.me.program.name}` drops a reference before the entry that owns it is gone")
+
+    def _must_leave(self, world: MemberWorld, state: State) -> None:
+        """Raises Exhausted if a path ends with a device's counter other than it was: whose that is would not be known any more."""
+        if any(world.faces.tallies.sides(state)[0]):
+            raise Exhausted(f"`{world.me.program.name}` leaves a counter of a device other than it was")
 
     def _where(self, world: MemberWorld, state: State) -> str:
         program = world.me.program
@@ -274,6 +282,8 @@ class Exploration:
             self._start_all(state, shared, stand)
         for values, mine in world.successors(state, cell.truth):
             after = world.settled(values, cell.truth)
+            if not world.worthwhile(after):
+                continue
             if mine:
                 renamed = world.renamed()
                 if world.faces.loosened(state, after):
@@ -283,6 +293,7 @@ class Exploration:
                 if deed is not None:
                     self._publish(*deed)
                 if done:
+                    self._must_leave(world, after)
                     self._must_own(world, world.faces.owned(after))  # before what is left of it is made right for the next run
                     member.ends = True
                     self._leave(world, after)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmucheck.engines.cells import confirmed
-from mmucheck.engines.claims import claims, kind_of, says_anything
+from mmucheck.engines.claims import asks_in_vain, claims, kind_of, says_anything
 from mmucheck.engines.crowd import METHOD, Exploration, Outcome
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
@@ -111,8 +111,13 @@ class CrowdSession:
         self._done: dict[Kind, Exploration] = {}
         self._without_drops: CrowdSession | None = None
 
+    def _claims(self, prop: PropertyDecl) -> list[PropertyDecl]:
+        """Of a property, without those that are true because no device has what they ask for, unless all are."""
+        every = claims(prop)
+        return [part for part in every if not asks_in_vain(part, self.system)] or every
+
     def _group(self, kind: Kind) -> list[PropertyDecl]:
-        return [p for prop in self.properties for p in claims(prop) if kind_of(p) == kind]
+        return [p for prop in self.properties for p in self._claims(prop) if kind_of(p) == kind]
 
     def _explored(self, kind: Kind, spent: float, share: float) -> Outcome:
         if kind not in self._done:
@@ -131,7 +136,7 @@ class CrowdSession:
             return Decision(INCONCLUSIVE, METHOD, obstacle)
         started = time.monotonic()
         outcomes: dict[Kind, Outcome] = {}
-        for part in claims(prop):
+        for part in self._claims(prop):
             kind = kind_of(part)
             outcomes[kind] = self._explored(kind, spent + time.monotonic() - started, share)
             if part.name in outcomes[kind].alarms:
@@ -154,7 +159,7 @@ class CrowdSession:
         stuck = [m.world.me.program.name for o in outcomes for m in o.members[1:] if not m.ends]
         if stuck:
             return Decision(VACUOUS, "cover", f"`{stuck[0]}` cannot run to its end", exercised=exercised)
-        if not any(self._says(part, outcomes) for part in claims(prop)):
+        if not any(self._says(part, outcomes) for part in self._claims(prop)):
             return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
         return Decision(PROVED, f"{METHOD}: two threads, any number of runs of each path; {size}", exercised=exercised)
 
@@ -178,17 +183,17 @@ class CrowdSession:
 
     def confirm(self, proved: list[PropertyDecl]) -> str:
         """See ThreadsSession."""
-        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in claims(prop))
+        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in self._claims(prop))
         return confirmed((text for kind in kinds for text, _ in self._done[kind].evidence()), self.limits)
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
         """See ThreadsSession: for each kind of claim, for each path."""
-        kinds = dict.fromkeys(map(kind_of, claims(prop)))
+        kinds = dict.fromkeys(map(kind_of, self._claims(prop)))
         return [found for kind in kinds for found in self._done[kind].evidence()]
 
     def repeat(self, prop: PropertyDecl, members: Sequence[Sequence[Member]]) -> str:
         """See ThreadsSession."""
-        kinds = list(dict.fromkeys(map(kind_of, claims(prop))))
+        kinds = list(dict.fromkeys(map(kind_of, self._claims(prop))))
         size = len(self.system.threads)
         obstacle = out_of_reach(self.system)
         if obstacle or len(members) != size * len(kinds):
@@ -208,10 +213,6 @@ def out_of_reach(system: System) -> str:
     for device in system.devices:
         if device.name in NAMES_OF_THE_WORLD:
             return f"`{device.name}` is a name that the world has for something else: call the device otherwise"
-        if device.handlers:
-            return f"the handlers of `{device.name}` run beside any number of runs: not covered"
-    if system.variables_set():
-        return f"hooks count in `{min(system.variables_set())}`: not covered for any number of runs"
     if system.shared:
         return f"the paths share `{system.shared[0][0]}`: not covered for any number of runs"
     for program in system.threads:

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from mmucheck.ir.program import Expr, PropertyDecl, Step, System
+from mmucheck.ir.program import Expr, LockDecl, PropertyDecl, Step, System
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.faces import ACTIVE, Faces, Turn, pending, reads
 from mmucheck.lower.meetings import Meetings
 from mmucheck.lower.moves import Moves
 from mmucheck.lower.normal import NormalForm, Telling
-from mmucheck.lower.scope import Scope, State, Truth, shape
+from mmucheck.lower.one_run import OneRun
+from mmucheck.lower.scope import DONE, IDLE, Scope, State, Truth, shape
 from mmucheck.lower.starts import Starts
+from mmucheck.lower.tallies import Tallies, obstacle
 from mmucheck.lower.unroll import Act
 from mmucheck.machine.concolic import ANY, VAGUE, WITNESS
 from mmucheck.machine.domain import NUMBER
@@ -115,6 +117,8 @@ class _MemberMoves(Moves):
         return readers > (1 if readers and self._domain.boolean(run.get(reads(self._locks[lock]), False)) else 0)
 
     def _rest(self, run: Recording, thread: Thread, node: int) -> None:
+        if thread.device:
+            return
         for what, slot in self._kept:
             key = self._domain.force(run[f"{what}.{slot}.key"])
             assert isinstance(key, Term)
@@ -128,6 +132,8 @@ class _MemberMoves(Moves):
 class MemberWorld:
     """One program of a crowd beside the rest (mmucheck.ir.crowd.Crowd.member).
 
+    Raises ValueError with the reason if handlers or variables of a device are out of reach.
+
     ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing (``known``: if they are), one of another;
     ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of its states; ``heads``: where loops begin; ``names``: of
     what is kept, in the order of a state; ``realigned``: whether a number at a loop's head has fewer low bits zero than was thought.
@@ -137,6 +143,8 @@ class MemberWorld:
                  terms: Terms, known: Sequence[dict[str, Any]] = ()) -> None:  # fmt: skip
         self.scope = scope = Scope(system, properties, 1, terms)
         self.terms = scope.terms
+        if why := obstacle(scope):
+            raise ValueError(why)
         self._choices = Choices(scope, coarse=True)
         self._idle = not system.threads[0].nodes[system.threads[0].entry].successors
         starts = Starts(scope, self._choices, one=not self._idle or bool(known))
@@ -147,12 +155,14 @@ class MemberWorld:
         self.names = self._shape.names
         self.taken: set[Act] = set()
         self.me = scope.paths[0]
-        self.faces = Faces(scope, self._shape, system.locks)
+        self.faces = Faces(scope, self._shape, _locks(system))
         self._moves = _MemberMoves(scope, self._choices, Meetings(scope, self.starts[0]), self.taken, writes)
         self._normal = NormalForm(scope, self._shape, self._memo, self.taken)
         self.told = Telling(scope, cover, self._memo, self._quiet)
         self._others = self._memo(self._moves.others)
-        self._next: dict[int, Memo] = {}
+        self._one_run = OneRun(scope, self._shape)
+        self._handlers = [(t, self._shape.places[f"{t.name}.pc"]) for t in scope.handlers]
+        self._next: dict[tuple[str, int], Memo] = {}
         self._settling: dict[tuple[Any, ...], tuple[tuple[int, Any], ...]] = {}
         self._turning: dict[tuple[tuple[Any, ...], Turn], list[tuple[tuple[int, Any], ...]]] = {}
         self._order: dict[int, list[Term]] = {}
@@ -168,12 +178,12 @@ class MemberWorld:
 
     def _extra(self, ends: bool) -> dict[str, Any]:
         scope = self.scope
-        extra: dict[str, Any] = {reads(lock): False for lock in scope.system.locks if not lock.key}
+        extra: dict[str, Any] = {reads(lock): False for lock in _locks(scope.system) if not lock.key}
         extra |= {f"frame.{f}.{CROWD}": False for f in scope.machine.layout.frames}
         extra |= {f"table.{t}.{CROWD}": False for t in scope.machine.layout.tables}
         kinds = [what for what, slots in (("frame", scope.machine.layout.frames), ("table", scope.machine.layout.tables)) if slots]
         extra |= {pending(who, what): False for who in (scope.paths[0].name, "crowd") for what in kinds}
-        return extra | ({ACTIVE: False} if ends else {})
+        return extra | Tallies.extra(scope, scope.paths[0].name) | ({ACTIVE: False} if ends else {})
 
     def _memo(self, body: Callable[[Recording], Any]) -> Memo:
         return Memo(self._shape.places, body, self.scope.domain, self._begin, self._shape.fixed)
@@ -226,17 +236,33 @@ class MemberWorld:
         """What the state may become by a move of the thread (true) or of a device or an unknown holder (false), before it settles."""
         pc = self.pc(state)
         if self.me.program.nodes[pc].successors:
-            memo = self._next.get(pc)
-            if memo is None:
-                memo = self._next[pc] = self._memo(self._moves.of(self.me, pc))
-            for result in memo(state, truth):
+            for result in self._results(self.me, pc)(state, truth):
                 if result.value is not None:
                     after = _changed(state, result.value[0])
                     self.faces.moved(state, after)
                     yield after, True
+        busy = self._one_run.busy(state)
+        for handler, place in self._handlers:
+            pc = state[place]
+            if pc != DONE and (pc != IDLE or not busy) and (pc == IDLE or handler.program.nodes[pc].successors):
+                for result in self._results(handler, pc)(state, truth):
+                    if result.value is not None:
+                        after = _changed(state, result.value[0])
+                        self.faces.tallies.handler_moved(state, after)
+                        yield after, False
         for result in self._others(state, truth):
             if result.value is not None:
                 yield _changed(state, result.value), False
+
+    def _results(self, thread: Thread, pc: int) -> Memo:
+        memo = self._next.get((thread.name, pc))
+        if memo is None:
+            memo = self._next[thread.name, pc] = self._memo(self._moves.of(thread, pc))
+        return memo
+
+    def worthwhile(self, state: State) -> bool:
+        """Whether what the handlers have done so far can still come to something; both views answer alike."""
+        return self._one_run.worthwhile(state)
 
     def turned(self, state: State, turn: Turn, truth: Truth) -> Iterator[State]:
         """What another thread's deed makes of a state."""
@@ -322,6 +348,11 @@ class MemberWorld:
         if found is None:
             found = self._mentioned[numbers] = at_heads(numbers)
         return found
+
+
+def _locks(system: System) -> tuple[LockDecl, ...]:
+    """Those of the address space, and the devices'."""
+    return (*system.locks, *(lock for d in system.devices for lock in d.locks))
 
 
 def at_heads(numbers: Iterable[Term]) -> frozenset[str]:

@@ -13,8 +13,9 @@ from typing import Any
 from mmucheck.ir.program import Expr, PropertyDecl, System
 from mmucheck.lower.choices import Choices, Found
 from mmucheck.lower.meetings import Meetings, Territories
-from mmucheck.lower.moves import Moves, OneRun
+from mmucheck.lower.moves import Moves
 from mmucheck.lower.normal import NormalForm, Telling
+from mmucheck.lower.one_run import OneRun
 from mmucheck.lower.scope import DONE, ENTRIES, IDLE, Scope, State, Truth, shape
 from mmucheck.lower.starts import Starts
 from mmucheck.lower.unroll import Act

@@ -8,6 +8,7 @@ only if their faces agree (mmucheck/README.md, "Again and again").
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from operator import itemgetter
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from mmucheck.ir.program import LockDecl
 from mmucheck.lower.normal import is_table
 from mmucheck.lower.scope import Scope, Shape, State, Truth
+from mmucheck.lower.tallies import HANDLED, Tallies
 from mmucheck.machine.concolic import FIRST_OTHER, WITNESS
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import CROWD, PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Hold, holds
@@ -38,13 +40,15 @@ Modes = tuple[str, str]
 class Stand:
     """How a thread and the rest stand to what can be owned: references on the frame and on the table; ``locks``: None for one that the
     thread never takes, so that nobody keeps who holds it; ``running``: whether each runs a path; ``elsewhere``: whether there are
-    references that entries at other addresses own, or nobody known."""
+    references that entries at other addresses own, or nobody known; ``added``: to the devices' counters."""
 
     owns: tuple[Owns, Owns]
     rest_owns: tuple[Owns, Owns]
     locks: tuple[Modes | None, ...]
     running: tuple[bool, bool]
     elsewhere: tuple[bool, bool]
+    added: tuple[int, ...] = ()
+    rest_added: tuple[int, ...] = ()
 
 
 @record
@@ -78,6 +82,8 @@ def turn(deed: Deed, stand: Stand) -> Turn | None:
         return None
     if stand.running[1] != before.running[0] or before.running[1] != stand.running[0]:
         return None
+    if stand.rest_added != before.added or before.rest_added != stand.added:
+        return None
     for his, mine in zip(before.locks, stand.locks, strict=True):
         if his is not None and mine is not None and (his[0] != mine[1] or his[1] != mine[0]):
             return None
@@ -85,7 +91,8 @@ def turn(deed: Deed, stand: Stand) -> Turn | None:
 
 
 class Faces:
-    """Faces of the states of a world in which ``me`` is the thread that is kept. ``locks``: those of the address space."""
+    """Faces of the states of a world in which ``me`` is the thread that is kept. ``locks``: those of the address space and of the
+    devices."""
 
     def __init__(self, scope: Scope, shape: Shape, locks: Sequence[LockDecl]) -> None:
         self._scope, self._places = scope, shape.places
@@ -95,6 +102,7 @@ class Faces:
         self._all_tables = [p for n, p in shape.places.items() if is_table(scope, n)]
         me = scope.paths[0].name
         self._locks = [_LockPlaces(scope, shape, lock, me) for lock in locks]
+        self.tallies = Tallies(scope, shape.places, me)
         get = shape.places.get
         self._page = get("page.a.kind", -1), get("page.a.frame", -1)
         self._region = get("region.a.kind", -1), get("region.a.frame", -1), get("region.a.table", -1)
@@ -111,6 +119,7 @@ class Faces:
         self._idle = not scope.paths[0].program.nodes[scope.paths[0].program.entry].successors
         self._frames, self._tabled = scope.frames, scope.tables
         told = {*self._shared, *self._all_tables, *self._page, *self._region, *self._frame, *self._table, self._active}
+        told |= set(self.tallies.places())
         told |= {p for pair in (*self._pending, *(h for held in self._held for h in held)) for p in pair}
         told |= {p for content in self._foreign for p in content} | {p for lock in self._locks for p in lock.places()}
         self._told = sorted(told - {-1})
@@ -155,16 +164,17 @@ class Faces:
                 elsewhere[which] = bool(state[places[2]]) or self._elsewhere(state)[which] > 0
         locks = tuple(lock.modes(state, truth) for lock in self._locks)
         running = (not self._idle, bool(state[self._active])) if self._active >= 0 else (False, False)
-        return Stand((owns[0], owns[1]), (rest[0], rest[1]), locks, running, (elsewhere[0], elsewhere[1]))
+        return Stand((owns[0], owns[1]), (rest[0], rest[1]), locks, running, (elsewhere[0], elsewhere[1]), *self.tallies.sides(state))
 
     def _kinds(self) -> tuple[tuple[int, bool, list[int]], ...]:
         return (0, self._frames, self._frame), (1, self._tabled, self._table)
 
     def owned(self, state: Sequence[Any]) -> tuple[int, int]:
-        """How many references the thread itself owns on the frame and on the table: those known to it, without what is mapped."""
+        """How many references the thread itself owns on the frame and on the table: those known to it, without what is mapped, and what
+        handlers have."""
         frame = table = 0
         if self._frames and state[self._frame[0]] != ZERO_PAGE:
-            frame = state[self._frame[1]] - self._mapped(state) - self._elsewhere(state)[0]
+            frame = state[self._frame[1]] - self._mapped(state) - self._elsewhere(state)[0] - self.tallies.handled(state)
         if self._tabled:
             table = state[self._table[1]] - self._linked(state) - self._elsewhere(state)[1]
         return frame, table
@@ -196,7 +206,7 @@ class Faces:
         for which, tracked, places in self._kinds():
             if tracked and not (which == 0 and values[places[0]] == ZERO_PAGE):
                 values[places[2]] = values[places[2]] or owned[which] > 0 or elsewhere[which] > 0
-                values[places[1]] = self._linked(values) if which else self._mapped(values)
+                values[places[1]] = self._linked(values) if which else self._mapped(values) + self.tallies.handled(values)
 
     def _settle(self, values: list[Any]) -> None:
         """References that are too many to count go to the unknown holders, who may let go at any moment: of those queued one is kept, of
@@ -233,6 +243,7 @@ class Faces:
 
     def moved(self, before: State, values: list[Any]) -> None:
         """The thread has made a move: whether what it owns now came from the witness's entry."""
+        self.tallies.moved(before, values)
         owned = self.owned(values)
         for which, tracked, _ in self._kinds():
             if tracked:
@@ -264,7 +275,7 @@ class Faces:
         if leaves:
             locks = tuple(m if m is None else ("", m[1]) for m in new.locks)
             elsewhere = new.elsewhere[0] or has[0] > 0, new.elsewhere[1] or has[1] > 0
-            new = Stand((NOTHING, NOTHING), new.rest_owns, locks, (False, new.running[1]), elsewhere)
+            new = replace(new, owns=(NOTHING, NOTHING), locks=locks, running=(False, new.running[1]), elsewhere=elsewhere)
         same = seen == then and not any(holders) and (old.owns, old.elsewhere) == (new.owns, new.elsewhere)
         if same and old.running[0] == new.running[0] and _mine(old) == _mine(new):
             return None
@@ -295,7 +306,7 @@ class Faces:
             if turn.shared[i] >= FIRST_OTHER:
                 after[self._shared[i]] = tables[turn.shared[i]]
         if self._frames and after[self._frame[0]] != ZERO_PAGE:
-            after[self._frame[1]] = owned[0] + self._mapped(after) + self._elsewhere(after)[0]
+            after[self._frame[1]] = owned[0] + self._mapped(after) + self._elsewhere(after)[0] + self.tallies.handled(after)
         if self._tabled:
             after[self._table[1]] = owned[1] + self._linked(after) + self._elsewhere(after)[1]
         for which, tracked, places in self._kinds():
@@ -328,7 +339,7 @@ def _is_shared(scope: Scope, name: str) -> bool:
     if what in ("page", "region"):
         return rest.startswith("a.") and not rest.endswith((".key", ".addr"))
     if what in ("frame", "table"):
-        return rest.endswith((".id", ".loose"))
+        return rest.endswith((".id", ".loose")) or name == HANDLED
     return what == "event" or what in {d.name for d in scope.system.devices}
 
 

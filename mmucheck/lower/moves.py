@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from mmucheck.ir.program import Local, Step
+from mmucheck.ir.program import Step
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.cuts import live_locals
 from mmucheck.lower.meetings import Meetings, Visit
-from mmucheck.lower.scope import DONE, IDLE, Scope, Shape, State, fills_of
+from mmucheck.lower.one_run import hurried, put_off
+from mmucheck.lower.scope import DONE, IDLE, Scope
 from mmucheck.lower.unroll import Act
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.memo import Recording
@@ -28,7 +29,9 @@ class Moves:
     def __init__(self, scope: Scope, choices: Choices, meetings: Meetings, rounds: int, taken: set[Act]) -> None:
         self._scope, self._choices, self._meetings, self._rounds, self._taken = scope, choices, meetings, rounds, taken
         self._domain, self._machine = scope.domain, scope.machine
-        self._visible = Visibility(scope.system, scope.properties)
+        self._put_off = put_off(scope)
+        self._hurried = hurried(scope)
+        self._visible = Visibility(scope.system, scope.properties, self._put_off)
         self._live = {t.name: live_locals(t.program) for t in scope.running}
         self._heads = {t.name: t.program.back_edge_targets() for t in scope.running}
         self._order = {t.name: {n: i for i, n in enumerate(t.program.topological())} for t in scope.running}
@@ -41,7 +44,8 @@ class Moves:
     def goes_on(self, thread: Thread, node: int) -> bool:
         """Whether a move does not end before this node."""
         at = thread.program.nodes[node]
-        return bool(at.successors) and not self._visible(thread, node) and node not in self._heads[thread.name]
+        seen = self._visible(thread, node) and (thread.name, node) not in self._hurried
+        return bool(at.successors) and not seen and node not in self._heads[thread.name]
 
     def of(self, thread: Thread, pc: int) -> Callable[[Recording], Any]:
         """The thread's next step and those behind it that nobody can notice: (changes, what was looked at first, visits)."""
@@ -66,11 +70,11 @@ class Moves:
                 if self._order[name][target] <= self._order[name][at] and not thread.device and not self._again(run, name):
                     return None
                 dead = (live[at] | frozenset(node.step.results)) - live[target]
-                at = target
+                left, at = at, target
                 if thread.device:
                     dead -= {p for p, _ in program.params}
                 self._forget(run, thread, dead)
-                if not self.goes_on(thread, at):
+                if not self.goes_on(thread, at) and (name, left) not in self._put_off:
                     break
             if not program.nodes[at].successors:
                 self._taken.add((name, at, 0))
@@ -143,34 +147,4 @@ class Moves:
         self._taken.add((fill.device, fill.cache.name, 0))
         for name, value in written.items():
             run[name] = value
-        return True
-
-
-class OneRun:
-    """The runs of handlers where one run of one of them is enough (``Scope.once``); where it is not, every run is followed."""
-
-    def __init__(self, scope: Scope, shape: Shape) -> None:
-        places = shape.places
-        self._once = scope.once
-        self._valid = [places[n] for n in (f"{d}.{c}.{s}.valid" for d, c, s, _ in scope.entries) if n in places]
-        self._witness = places["frame.f.id"]
-        self._runs: list[tuple[int, int, dict[int, frozenset[str]], str]] = []
-        for handler in scope.handlers if scope.once else ():
-            filled = cast(Local, fills_of(handler)[0].args[1]).name
-            self._runs.append((places[f"{handler.name}.pc"], places[handler.local(filled)], live_locals(handler.program), filled))
-
-    def busy(self, state: State) -> bool:
-        """Whether the one run has begun."""
-        return any(state[pc] != IDLE for pc, *_ in self._runs)
-
-    def worthwhile(self, state: State) -> bool:
-        """Whether what the handlers have done so far can still come to something: if not, it may as well not have been done."""
-        if not self._once:
-            return True
-        for place, frame, live, filled in self._runs:
-            pc = state[place]
-            if pc == DONE:
-                return any(state[valid] for valid in self._valid)
-            if pc != IDLE and filled in live[pc] and state[frame] != state[self._witness]:
-                return False
         return True

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmucheck.ir.program import Expr, Op, PropertyDecl
+from mmucheck.lower.one_run import SequenceNumbers, permissions
 from mmucheck.lower.scope import ALIVE, Remember, Scope, Shape, State, Truth
 from mmucheck.lower.unroll import Act
 from mmucheck.lower.witness import violated
@@ -24,7 +25,8 @@ class Told:
 
 
 class NormalForm:
-    """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance.
+    """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance,
+    sequence numbers by rank.
     ``taken``: gets the fills that were seen; ``renamed``: the number that each table was given the last time."""
 
     def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
@@ -32,6 +34,8 @@ class NormalForm:
         self._domain, self._machine = scope.domain, scope.machine
         self._tables = [place for name, place in shape.places.items() if is_table(scope, name)]
         self._alive = shape.places[ALIVE]
+        self._sequences = SequenceNumbers(scope, shape)
+        self._permissions = permissions(scope)
         self._settle = remember(self._settled)
         self.renamed: dict[int, int] = {}
 
@@ -40,6 +44,7 @@ class NormalForm:
         (settled,) = self._settle(values, truth)
         for place, value in settled.value:
             values[place] = value
+        self._sequences.settle(values)
         names: dict[int, int] = {}
         for place in self._tables:
             ident = values[place]
@@ -98,6 +103,8 @@ class NormalForm:
                 run[ident] = 0
             if of == "pages" and (not held or (self._scope.eager and not self._scope.writes)):
                 run[f"{entry}.write"] = False
+        for permission in self._permissions:
+            run[permission] = False
 
 
 class Telling:

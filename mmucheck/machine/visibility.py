@@ -25,9 +25,11 @@ Resource = tuple[str, str]
 
 
 class Visibility:
-    """The answer for every node of every thread of a system."""
+    """The answer for every node of every thread of a system. ``put_off``: (thread, node) of reads that may as well happen later, so that
+    nobody needs to see what they would in the middle of a section."""
 
-    def __init__(self, system: System, properties: Iterable[PropertyDecl] = ()) -> None:
+    def __init__(self, system: System, properties: Iterable[PropertyDecl] = (),
+                 put_off: frozenset[tuple[str, int]] = frozenset()) -> None:  # fmt: skip
         self._watched = frozenset(n for p in properties for n in variables(p.formula))
         threads = threads_of(system)
         self._still = frozenset(d.name for d in system.devices if d.still)
@@ -35,7 +37,7 @@ class Visibility:
         self._alone = len(system.threads) == 1
         self._waited_for = self._device_locks | contended(threads)
         self._held = {t.name: self._locks_held(t.program) for t in threads}
-        self._guards = self._common_locks(system, threads)
+        self._guards = self._common_locks(system, threads, put_off)
         self._visible = {t.name: [self._decide(t, i) for i in range(len(t.program.nodes))] for t in threads}
 
     def __call__(self, thread: Thread, node: int) -> bool:
@@ -85,12 +87,13 @@ class Visibility:
                     work.append(target)
         return [held.get(i, frozenset()) for i in range(len(program.nodes))]
 
-    def _common_locks(self, system: System, threads: tuple[Thread, ...]) -> dict[Resource, frozenset[str]]:
+    def _common_locks(self, system: System, threads: tuple[Thread, ...],
+                      put_off: frozenset[tuple[str, int]]) -> dict[Resource, frozenset[str]]:  # fmt: skip
         """For each variable and cache, the locks under which every access to it is made."""
         common: dict[Resource, frozenset[str]] = {}
         for thread in threads:
             for index, node in enumerate(thread.program.nodes):
-                for resource in resources(node.step):
+                for resource in resources(node.step) if (thread.name, index) not in put_off else ():
                     common[resource] = common.get(resource, self._device_locks) & self._held[thread.name][index]
         for device in system.devices:
             for cache in device.caches:

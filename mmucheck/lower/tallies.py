@@ -1,0 +1,101 @@
+"""Variables of devices, and references of their handlers, where two threads of a crowd are looked at one at a time.
+
+A *counter* goes up and down by constants: what the kept thread has added to it is kept, the rest is the other's
+(mmucheck/README.md, "Again and again": *Devices*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmucheck.ir.program import Const, DeviceVar
+from mmucheck.lower.counting import change_by, compared_only, counters, only_grows, writes, written
+from mmucheck.lower.scope import Scope
+from mmucheck.lower.unroll import at_own_page
+from mmucheck.machine.state import ZERO_PAGE
+from mmucheck.machine.visibility import variables
+
+HANDLED = "frame.f.handled"
+"""How many references on the witness's frame handlers of devices have."""
+
+
+def added(who: str, variable: DeviceVar) -> str:
+    """The variable that says what a thread has added to a counter."""
+    return f"{who}.added.{variable.device}.{variable.name}"
+
+
+def obstacle(scope: Scope) -> str:
+    """Why handlers and variables of the devices are out of reach of a crowd, as far as the properties can tell; "" if they are not."""
+    system = scope.system
+    for device in system.devices:
+        for handler in device.handlers:
+            if not scope.once:
+                return f"the handler `{handler.name}` of `{device.name}` builds on its earlier runs, or the property does"
+            if any(n.step.op == "set_var" for n in handler.nodes):
+                return f"the handler `{handler.name}` of `{device.name}` sets a variable"
+        if any(lock.key for lock in device.locks):
+            return f"`{device.name}` has a lock with a key"
+    for thread in scope.handlers:
+        if not at_own_page(thread):
+            return f"the handler `{thread.name}` looks at other pages than its own"
+    asked = frozenset(n for p in scope.properties for n in variables(p.formula))
+    return next((why for v in written(system) if (why := _why_not(scope, v, asked))), "")
+
+
+def _why_not(scope: Scope, variable: DeviceVar, asked: frozenset[str]) -> str:
+    name, system = f"`{variable.device}.{variable.name}`", scope.system
+    for step in writes(system, variable):
+        if change_by(step, variable) is None and not (len(step.args) == 1 and isinstance(step.args[0], Const)):
+            return f"a hook sets {name} to what is neither a constant nor itself and a constant"
+    if only_grows(system, variable) and (variable.name in asked or not compared_only(system, variable)):
+        return f"{name} grows without end, and is used for more than to see whether it has grown"
+    return ""
+
+
+class Tallies:
+    """Counters and handlers' references in the states of a world. ``me``: the thread that is kept."""
+
+    def __init__(self, scope: Scope, places: Mapping[str, int], me: str) -> None:
+        starts = {(d.name, n): e.value for d in scope.system.devices for n, e in d.variables if isinstance(e, Const)}
+        self._counters = [
+            (places[f"{v.device}.{v.name}"], places[added(me, v)], starts[v.device, v.name]) for v in counters(scope.system)
+        ]  # fmt: skip
+        self._handled, self._refs, self._ident = places[HANDLED], places["frame.f.refs"], places["frame.f.id"]
+
+    @staticmethod
+    def extra(scope: Scope, me: str) -> dict[str, Any]:
+        """What a state has beside what the machine keeps, as it is at first."""
+        return {added(me, v): 0 for v in counters(scope.system)} | {HANDLED: 0}
+
+    def places(self) -> list[int]:
+        """Where a state holds them, as far as it is not what devices keep."""
+        return [self._handled, *(mine for _, mine, _ in self._counters)]
+
+    def handled(self, state: Sequence[Any]) -> int:
+        """How many references on the witness's frame handlers have."""
+        found: int = state[self._handled]
+        return found
+
+    def sides(self, state: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the kept thread has added to each counter, and what the rest has."""
+        mine = tuple(state[own] for _, own, _ in self._counters)
+        return mine, tuple(_signed(state[p].value - start) - own for (p, _, start), own in zip(self._counters, mine, strict=True))
+
+    def moved(self, before: Sequence[Any], values: list[Any]) -> None:
+        """The thread has made a move: what it has added."""
+        for place, own, _ in self._counters:
+            if values[place] is not before[place]:
+                values[own] += _signed(values[place].value - before[place].value)
+
+    def handler_moved(self, before: Sequence[Any], values: list[Any]) -> None:
+        """A handler has made a move: the references it has."""
+        if values[self._ident] != ZERO_PAGE:
+            values[self._handled] += values[self._refs] - before[self._refs]
+
+
+def _signed(value: int) -> int:
+    """A difference of 64-bit numbers."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
