@@ -136,9 +136,10 @@ def test_only_pairs_that_are_asked_for_run_beside_each_other(library: Library) -
 
 
 def test_a_pair_that_needs_a_third_to_end_is_not_proved(library: Library) -> None:
-    """Between its two requirements somebody has to clear the entry: with the reader alone the path never begins."""
+    """Between its two requirements somebody has to clear the entry: with the reader alone the path never begins. One by one it is said
+    of each of its pairs."""
     found = asked(library, {(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)}, "unmap", "reads", "twice")
-    assert set(found.proved) == {(0, 0), (0, 1), (0, 2), (1, 1)}
+    assert set(found.proved) == {(0, 0), (0, 1), (1, 1)}
     assert not found.out
 
 

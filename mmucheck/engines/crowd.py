@@ -101,8 +101,7 @@ class MemberCell(Cell[MemberWorld]):
 @dataclass
 class Member:
     """A program of the crowd: its world, what it ``writes``, its ``bit`` (0 for nothing), the programs that it ``reaches`` with what it
-    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads. ``ends``: what runs that
-    end have met; ``says``: by claim, what those have that come to a state of which it says something."""
+    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads."""
 
     world: MemberWorld
     writes: Writes
@@ -111,8 +110,7 @@ class Member:
     cells: list[MemberCell] = field(default_factory=list)
     entries: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
-    ends: set[int] = field(default_factory=set)
-    says: dict[str, set[int]] = field(default_factory=dict)
+    ends: bool = False
 
 
 @dataclass
@@ -123,12 +121,8 @@ class Outcome:
     members: list[Member] = field(default_factory=list)
     states: int = 0
     alarms: dict[str, str] = field(default_factory=dict)
+    says: set[str] = field(default_factory=set)
     reason: str = ""
-
-    @property
-    def says(self) -> set[str]:
-        """The claims of which some state says something."""
-        return {name for m in self.members for name in m.says}
 
     @property
     def cells(self) -> int:
@@ -260,8 +254,7 @@ class Exploration:
         cell.seen[state] = met
         self.outcome.states += 1
         told, _ = world.told(state, cell.truth)
-        for name in told.says:
-            member.says.setdefault(name, set()).add(met[0] | met[1])
+        self.outcome.says.update(told.says)
         for name in told.broken:
             self._alarm(name, member, state, met)
         key = (shared, stand)
@@ -338,7 +331,7 @@ class Exploration:
                     self._publish(*deed, (member.reaches, member.bit, met[0] | met[1]))
                 if done:
                     self._must_own(member, world.faces.owned(after), met)  # before what is left of it is made right for the next run
-                    member.ends.add(met[0] | met[1])
+                    member.ends = True
                     self._leave(world, after, (0, met[0] | met[1] | member.bit))
                     continue
                 if world.pc(after) in world.heads:

@@ -17,6 +17,7 @@ from mmucheck.engines.forms import unknown_variable
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import out_of_reach
 from mmucheck.engines.verdicts import PROVED, Decision
+from mmucheck.ir.overlap import Held
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.crowd import Write
 from mmucheck.lower.scope import State
@@ -53,19 +54,20 @@ def decide_jointly(system: System, wanted: Collection[Pair], prop: PropertyDecl,
     for part in claims(prop):
         parts.setdefault(kind_of(part), []).append(part)
     left, states, cells = set(wanted), 0, 0
-    says: set[Pair] = set()
+    says: set[int] = set()
     end = time.monotonic() + seconds if seconds else 0.0
     for of_kind in parts.values():
         search = _Search(system, left, of_kind, limits, end, joint.out, heard)
         crowd = search.run()
         if crowd is None:
             return joint
-        left &= search.ending(crowd)
-        says |= search.saying(crowd)
+        ends, saying = search.ends_and_says()
+        left = {(i, j) for i, j in search.pairs if i in ends and j in ends}
+        says |= saying
         states, cells = states + crowd.outcome.states, cells + crowd.outcome.cells
     size = f"{states} states in {cells} cells of numbers"
     together = len({i for pair in left for i in pair})
-    for pair in sorted(left & says):
+    for pair in sorted(p for p in left if says & set(p)):
         joint.proved[pair] = Decision(PROVED, f"{METHOD}: two threads, any number of runs of each path, {together} paths together; {size}")
     return joint
 
@@ -76,18 +78,18 @@ class _Search:
     def __init__(self, system: System, wanted: Collection[Pair], properties: Sequence[PropertyDecl], limits: Limits, end: float,
                  out: dict[int | Pair, str], heard: Heard) -> None:  # fmt: skip
         self._system, self._properties, self._limits = system, properties, limits
-        self._pairs, self._end, self._out, self._heard = set(wanted), end, out, heard
+        self.pairs, self._end, self.out, self._heard = set(wanted), end, out, heard
         self._numbers: list[int] = []
         self._written: dict[int, frozenset[Write]] = {}
 
     def run(self) -> _Crowd | None:
         """The first that is proved, None if there is none."""
         while True:
-            left = [p for p in self._pairs if p not in self._out and p[0] not in self._out and p[1] not in self._out]
+            left = [p for p in self.pairs if p not in self.out and p[0] not in self.out and p[1] not in self.out]
             self._numbers = sorted({i for pair in left for i in pair})
             if not left or (self._end and time.monotonic() > self._end):
                 return None
-            self._pairs = set(left)
+            self.pairs = set(left)
             deadline = time.monotonic() + (self._end - time.monotonic()) / SHARES if self._end else 0.0
             system = replace(self._system, threads=tuple(self._system.threads[i] for i in self._numbers), crowd=True)
             crowd = _Crowd(system, self._properties, self._limits, deadline, self._apart(), self._heard)
@@ -96,45 +98,62 @@ class _Search:
             if not crowd.blamed and not reason:
                 return crowd
             self._written |= dict(zip(self._numbers, crowd.written, strict=True))
-            known = len(self._out)
+            known = len(self.out)
             if crowd.blamed:
                 self._blame(crowd)
-            if len(self._out) == known:
+            if len(self.out) == known:
                 self._relieve(crowd, reason)
-            self._heard(f"{len(self._numbers)} paths together, {crowd.outcome.states} states: {_last(self._out)}")
+            self._heard(f"{len(self._numbers)} paths together, {crowd.outcome.states} states: {_last(self.out)}")
 
     def _apart(self) -> list[int]:
         """For each path of the crowd those, as bits, that are not to run beside it: nobody asks, or the crowd cannot do for it."""
         return [
-            sum(1 << place for place, j in enumerate(self._numbers) if (min(i, j), max(i, j)) not in self._pairs)
+            sum(1 << place for place, j in enumerate(self._numbers) if (min(i, j), max(i, j)) not in self.pairs)
             for i in self._numbers
         ]  # fmt: skip
 
     def _blame(self, crowd: _Crowd) -> None:
-        """Take out what does not go together: of each run that the crowd cannot do for, one of the paths that ran beside it; if none did,
-        a path that ran before it, those whose changes of the upper level it had to reckon with, or its own."""
+        """Take out what does not go together: of each run that the crowd cannot do for, who writes the pages it writes under other
+        locks; else one of the paths that ran beside it; else one that ran before it, or who writes the regions it looks at; else its own
+        path. Whatever is taken out, what is proved of the rest is proved: this is only about how much that is."""
         often = Counter((b.doer, bit) for b in crowd.blamed for bit in _bits(b.met[0]))
         gone: set[tuple[int, int]] = set()
         alone: Blamed | None = None
         for blamed in sorted(crowd.blamed, key=lambda b: (b.met[0].bit_count(), b.met[1].bit_count())):
-            others = [(blamed.doer, bit) for bit in _bits(blamed.met[0])]
-            if not others:
+            beside = [(blamed.doer, bit) for bit in _bits(blamed.met[0])]
+            unlocked = [(blamed.doer, bit) for bit in self._in_the_way(crowd, blamed.doer, "page")]
+            if unlocked:
+                gone.update(unlocked)
+            elif not beside:
                 alone = alone or blamed
-            elif not gone & set(others):
-                most = max(others, key=lambda pair: often[pair])
-                gone.add(most)
-                self._part(*most, str(blamed))
-        if alone is not None:
-            before = _bits(alone.met[1] & ~alone.doer)
-            upper = [1 << i for i, w in enumerate(crowd.written) if any(what == "region" for what, _ in w)]
-            met = [bit for bit in upper if bit != alone.doer and self._pair(alone.doer, bit) in self._pairs] if alone.doer else []
-            for bit in met if not before else ():
-                self._part(alone.doer, bit, str(alone))
-            if before or not met:
-                self._out.setdefault(self._of(before[0] if before else alone.doer), str(alone))
+            elif not gone & set(beside):
+                gone.add(max(beside, key=lambda pair: often[pair]))
+            for pair in unlocked or beside:
+                if pair in gone:
+                    self._part(*pair, str(blamed))
+        if alone is None or not alone.doer | alone.met[1]:
+            return
+        before, upper = _bits(alone.met[1] & ~alone.doer), self._in_the_way(crowd, alone.doer, "region")
+        for bit in upper if not before else ():
+            self._part(alone.doer, bit, str(alone))
+        if before or not upper:
+            self.out.setdefault(self._of(before[0] if before else alone.doer), str(alone))
+
+    def _in_the_way(self, crowd: _Crowd, doer: int, what: str) -> list[int]:
+        """The paths that write pages, or regions, under no lock under which a path writes such itself; of pages none, if it does not."""
+        if not doer:
+            return []
+        written = [{locks for of, locks in w if of == what} for w in crowd.written]
+        mine = written[doer.bit_length() - 1]
+        if not mine and what == "page":
+            return []
+        return [
+            1 << i for i, theirs in enumerate(written)
+            if 1 << i != doer and self._pair(doer, 1 << i) in self.pairs and any(not any(_exclude(w, own) for own in mine) for w in theirs)
+        ]  # fmt: skip
 
     def _part(self, one: int, other: int, why: str) -> None:
-        self._out.setdefault(self._pair(one, other), why)
+        self.out.setdefault(self._pair(one, other), why)
 
     def _pair(self, one: int, other: int) -> Pair:
         i, j = sorted((self._of(one), self._of(other)))
@@ -146,23 +165,29 @@ class _Search:
     def _relieve(self, crowd: _Crowd, reason: str) -> None:
         """A limit ended it: go on without the path that has the most states."""
         sizes = [sum(len(c.seen) for c in m.cells) for m in crowd.outcome.members[1:]]
-        self._out[self._numbers[sizes.index(max(sizes))]] = f"{reason}, with the most states"
+        self.out[self._numbers[sizes.index(max(sizes))]] = f"{reason}, with the most states"
 
-    def ending(self, crowd: _Crowd) -> set[Pair]:
-        """The pairs of which each path can run to its end with nobody else but the other."""
-        return {p for p in self._pairs if all(self._among(m.ends, p) for m in self._both(crowd, p))}
+    def ends_and_says(self) -> tuple[set[int], set[int]]:
+        """The paths that can run to their end, and those on whose way a claim says something, each alone and by itself: that one can
+        with the help of a third says nothing of two. Only claims are counted that say so by their form."""
+        ends: set[int] = set()
+        says: set[int] = set()
+        for i in self._numbers:
+            self._heard(f"{len(self._numbers)} paths together are proved: can each of them run?")
+            alone = _Alone(replace(self._system, threads=(self._system.threads[i],), crowd=True), self._properties, self._limits, self._end)
+            outcome = alone.run()
+            ends |= {i} if outcome.members[1].ends else set()
+            says |= {i} if outcome.says else set()
+        return ends, says
 
-    def saying(self, crowd: _Crowd) -> set[Pair]:
-        """The pairs of which a claim says something in a state that they come to by themselves. Only claims are counted that say so by
-        their form."""
-        return {p for p in self._pairs if any(self._among(s, p) for m in self._both(crowd, p) for s in m.says.values())}
 
-    def _both(self, crowd: _Crowd, pair: Pair) -> list[Member]:
-        return [crowd.outcome.members[1 + self._numbers.index(i)] for i in pair]
+class _Alone(Exploration):
+    """The exploration of one path until it is seen to end and a property to say something."""
 
-    def _among(self, met: set[int], pair: Pair) -> bool:
-        own = sum(1 << self._numbers.index(i) for i in set(pair))
-        return any(not m & ~own for m in met)
+    def _within_limits(self) -> None:
+        super()._within_limits()
+        if self.outcome.members[1].ends and self.outcome.says:
+            raise Exhausted("enough is seen")
 
 
 class _Crowd(Exploration):
@@ -208,6 +233,11 @@ class _Crowd(Exploration):
     def _note(self, found: Blamed) -> None:
         self.blamed.append(found)
         self._enough = self._enough or 2 * self.outcome.states + MORE
+
+
+def _exclude(one: Held, other: Held) -> bool:
+    """Whether two threads that hold these locks never do so at the same time."""
+    return any(n == m and not how == mode == "read" for n, how in one for m, mode in other)
 
 
 def _bits(mask: int) -> list[int]:
