@@ -232,7 +232,7 @@ class _Crowd(Exploration):
 
     def _note(self, found: Blamed) -> None:
         self.blamed.append(found)
-        self._enough = self._enough or 2 * self.outcome.states + MORE
+        self._enough = self._enough or self.outcome.states * 5 // 4 + MORE
 
 
 def _exclude(one: Held, other: Held) -> bool:
