@@ -209,6 +209,13 @@ class _Crowd(Exploration):
             self._begin_cell(path)
         super()._explore()
 
+    def _taken_for_granted(self) -> None:
+        """Not asked once something is blamed: it is explored again in any case, with what is known then of who writes what."""
+        if not self.blamed:
+            super()._taken_for_granted()
+            return
+        self.written = [w | frozenset(m.writes.found) for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+
     def _within_limits(self) -> None:
         super()._within_limits()
         if self._enough and self.outcome.states > self._enough:
