@@ -159,7 +159,8 @@ def test_the_small_world_agrees(asked: Made, name: str) -> None:
 
 def test_both_sides_of_what_the_handler_asks_are_seen(asked: Made) -> None:
     """Runs that come too late are not followed, but that there are some is said."""
-    (decision,) = decisions(*asked((("count == 0 && ", ""), ("count += 1; drop", "seq += 1; count += 1; drop")), "fault, zap", "no_freed_page"))
+    changes = ("count == 0 && ", ""), ("count += 1; drop", "seq += 1; count += 1; drop")
+    (decision,) = decisions(*asked(changes, "fault, zap", "no_freed_page"))
     assert decision.verdict == "proved"
     assert decision.exercised is not None
     assert not decision.exercised.missing

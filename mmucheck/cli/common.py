@@ -234,8 +234,9 @@ def _only(wanted: list[Obligation], prop: str) -> list[Obligation]:
 
 
 def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, traces: bool = True,
-           verdicts_only: bool = False) -> Decided:  # fmt: skip
-    """Decide, with progress on a terminal once it takes longer than a second. ``traces``, ``verdicts_only``: see run."""
+           verdicts_only: bool = False, pairs: bool = False) -> Decided:  # fmt: skip
+    """Decide, with progress on a terminal once it takes longer than a second. ``traces``, ``verdicts_only``: see run. ``pairs``: what is
+    wanted are pairs of the same paths, of which many may be decided together."""
     from mmucheck.analyses.run import Interrupted, run
     from mmucheck.analyses.subjects import subjects
     from mmucheck.analyses.verdict_cache import VerdictCache
@@ -247,7 +248,9 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     stopped = 0
     try:
         with Progress(sys.stderr) as progress:
-            if verdicts_only and verdicts_suffice(settings):
+            if pairs and not (settings.rlimit or settings.confirm) and verdicts_suffice(settings):
+                results = _together(systems, wanted, settings, jobs, progress, kept)
+            elif verdicts_only and verdicts_suffice(settings):
                 results = run(systems, wanted, settings.limits(jobs), jobs, progress, kept, verdicts_only=True)
             else:
                 results = _with_seeds(systems, wanted, settings, jobs, progress, kept, traces and not verdicts_only)
@@ -258,6 +261,25 @@ def decide(systems: Systems, wanted: Sequence[Obligation], settings: Settings, t
     if stopped:
         click.echo(f"mmucheck: interrupted: {len(results)} of {len(wanted)} decided", err=True)
     return Decided([replace(r, strict=True) for r in results] if settings.strict else results, len(wanted), stopped)
+
+
+def _together(systems: Systems, wanted: Sequence[Obligation], settings: Settings, jobs: int, progress: Progress,
+              kept: VerdictCache) -> list[Result]:  # fmt: skip
+    """First what all pairs together tell, then the others one by one. Raises Interrupted."""
+    from mmucheck.analyses.run import Interrupted, run
+    from mmucheck.analyses.together import together
+
+    limits = settings.limits(jobs)
+    known = together(systems, wanted, limits, jobs, lambda text: progress(0, len(wanted), text), kept)
+    found = {r.obligation: r for r in known}
+    left = [o for o in wanted if o not in found]
+    try:
+        results = run(systems, left, limits, jobs, progress, kept, traces=False)
+    except Interrupted as stop:
+        found |= {r.obligation: r for r in stop.results}
+        raise Interrupted([found[o] for o in wanted if o in found], len(wanted)) from stop
+    found |= {r.obligation: r for r in results}
+    return [found[o] for o in wanted]
 
 
 def verdicts_suffice(settings: Settings) -> bool:

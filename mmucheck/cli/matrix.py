@@ -127,7 +127,7 @@ def _pairs(library: Library, settings: common.Settings, subject: Subject, prop: 
             cells[one[0], other[0]] = apart or None
             if not apart:
                 wanted[one[0], other[0]] = Obligation(both, prop)
-    decided = common.decide(builder, list(wanted.values()), settings, traces=False)
+    decided = common.decide(builder, list(wanted.values()), settings, traces=False, pairs=True)
     results = {r.obligation: r for r in decided.results}
     cells |= {cell: results.get(o) for cell, o in wanted.items()}
     where = f"{subject.side} {subject.change}" if subject.change else f"under {subject.protocol}"

@@ -28,7 +28,13 @@ def claims(prop: PropertyDecl) -> list[PropertyDecl]:
     return found
 
 
-def asks_in_vain(part: PropertyDecl, system: System) -> bool:
+def claims_of(prop: PropertyDecl, system: System) -> list[PropertyDecl]:
+    """The claims of a property, without those that are true because no device has what they ask for, unless all are."""
+    every = claims(prop)
+    return [part for part in every if not _asks_in_vain(part, system)] or every
+
+
+def _asks_in_vain(part: PropertyDecl, system: System) -> bool:
     """Whether a claim is an implication of which the left side asks for entries for tables, and no device caches any."""
     if any(c.of == "tables" for d in system.devices for c in d.caches):
         return False

@@ -18,7 +18,7 @@ from mmucheck.engines.evidence import covering
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.crowd import MemberWorld, Writes, at_heads
+from mmucheck.lower.crowd import MemberWorld, Write, Writes, at_heads
 from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
 from mmucheck.lower.scope import State
 from mmucheck.machine.terms import Term, Terms, evaluate
@@ -30,10 +30,25 @@ MAX_STATES = 6_000_000
 
 Stands = tuple[tuple[str, Term], ...]
 """What the variables at a loop's head stand for."""
+Met = tuple[int, int]
+"""On the way on which a state was found first: the paths (a bit for each) that have done something beside this run of the thread's, and
+all others without which it would not have been found."""
+ALL = -1
+"""Every path, as bits."""
+Doers = tuple[int, int, int]
+"""Of a deed: the paths that it reaches, which path was seen to do it last, and all without which that would not have been seen."""
 
 
 class Exhausted(Exception):
     """A limit is used up, or the argument does not apply. The text says which."""
+
+
+class Blamed(Exhausted):
+    """The argument does not apply to the run of a path: the ``doer``-th one of the crowd, after what ``met`` says it has met."""
+
+    def __init__(self, why: str, doer: int, met: Met) -> None:
+        super().__init__(why)
+        self.doer, self.met = doer, met
 
 
 class _Again(Exception):
@@ -53,17 +68,17 @@ class Arrival:
 
 @dataclass
 class Arrived:
-    """The states that arrive so, and the cells in which they go on."""
+    """The states that arrive so with what they have met, and the cells in which they go on."""
 
-    states: dict[State, None] = field(default_factory=dict)
+    states: dict[State, Met] = field(default_factory=dict)
     targets: list[int] = field(default_factory=list)
 
 
 @dataclass
 class MemberCell(Cell[MemberWorld]):
-    """One choice of the numbers of one path, and the states seen for it."""
+    """One choice of the numbers of one path, and the states seen for it with what they have met."""
 
-    seen: set[State] = field(default_factory=set)
+    seen: dict[State, Met] = field(default_factory=dict)
     faces: dict[tuple[Any, ...], tuple[Shared, Stand, tuple[int, int]]] = field(default_factory=dict)
     deeds: dict[tuple[Any, ...], tuple[Shared, Deed] | None] = field(default_factory=dict)
 
@@ -85,11 +100,15 @@ class MemberCell(Cell[MemberWorld]):
 
 @dataclass
 class Member:
-    """A program of the crowd: its world, its cells, where it began, and the arrivals at its loops' heads."""
+    """A program of the crowd: its world, what it ``writes``, its ``bit`` (0 for nothing), the programs that it ``reaches`` with what it
+    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads."""
 
     world: MemberWorld
+    writes: Writes
+    bit: int = 0
+    reaches: int = ALL
     cells: list[MemberCell] = field(default_factory=list)
-    entries: dict[tuple[tuple[str, Any], ...], None] = field(default_factory=dict)
+    entries: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
     ends: bool = False
 
@@ -112,13 +131,16 @@ class Outcome:
 
 
 class Exploration:
-    """The states of every path of a crowd, for properties that ask about the same kinds of things."""
+    """The states of every path of a crowd, for properties that ask about the same kinds of things. ``apart``: for each path those, as
+    bits, that never run beside it."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float) -> None:
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float,
+                 apart: Sequence[int] = ()) -> None:  # fmt: skip
         self._crowd, self._properties = Crowd(system), tuple(properties)
         self._limits, self._deadline = limits, deadline
+        self._apart = apart or [0] * len(system.threads)
         self._wanted = {p.name for p in properties}
-        self._writes = Writes()
+        self.written: list[frozenset[Write]] = [frozenset() for _ in system.threads]
         self._aligned: dict[str, int] = {}
         self._terms = Terms()
         self._starts: list[dict[str, Any]] = []
@@ -146,7 +168,7 @@ class Exploration:
                 self._explore()
                 self._taken_for_granted()
             except _Again:
-                self._writes = Writes(frozenset(self._writes.found))
+                self.written = [w | frozenset(m.writes.found) for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
                 continue
             except Exhausted as limit:
                 self.outcome.reason = str(limit)
@@ -156,21 +178,27 @@ class Exploration:
         number = len(self._crowd.system.threads)
         systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
         known: list[Sequence[dict[str, Any]]] = [self._starts, *(() for _ in range(number))]
+        writes = [Writes(), *(Writes(self._written_beside(i)) for i in range(number))]
         try:
             worlds = [
-                MemberWorld(system, self._properties, said, self._writes, self._terms, starts)
-                for system, starts in zip(systems, known, strict=True)
+                MemberWorld(system, self._properties, said, own, self._terms, starts)
+                for system, own, starts in zip(systems, writes, known, strict=True)
             ]  # fmt: skip
         except ValueError as obstacle:
             raise Exhausted(str(obstacle)) from None
         self._starts = worlds[0].starts
-        self.outcome = Outcome([Member(w) for w in worlds], self.outcome.states)
+        bits = [(0, ALL), *((1 << i, ~apart) for i, apart in enumerate(self._apart))]
+        self.outcome = Outcome([Member(w, of, *b) for w, of, b in zip(worlds, writes, bits, strict=True)], self.outcome.states)
         self._queue: deque[tuple[Member, int, State]] = deque()
-        self._deeds: dict[Shared, dict[Deed, None]] = {}
+        self._deeds: dict[Shared, dict[Deed, Doers]] = {}
         self._stands: dict[Shared, dict[Stand, None]] = {}
-        self._turns: dict[tuple[Shared, Stand], dict[Turn, None]] = {}
+        self._turns: dict[tuple[Shared, Stand], dict[Turn, Doers]] = {}
         self._at: dict[tuple[Shared, Stand], list[tuple[Member, int, State]]] = {}
         self._idle = self.outcome.members[0]
+
+    def _written_beside(self, number: int) -> frozenset[Write]:
+        """What is written beside a path, as far as it is known."""
+        return frozenset().union(*(w for i, w in enumerate(self.written) if not self._apart[number] >> i & 1))
 
     def _explore(self) -> None:
         idle = self._idle
@@ -190,13 +218,16 @@ class Exploration:
                 self._within_limits()
                 if not self._wanted - set(self.outcome.alarms):
                     return
-            member, cell, state = self._queue.popleft()
-            self._follow(member, cell, state)
+            self._next(*self._queue.popleft())
+
+    def _next(self, member: Member, number: int, state: State) -> None:
+        self._follow(member, number, state)
 
     def _taken_for_granted(self) -> None:
         """Raises _Again if what the worlds were made with is not so. Asked at the end in any case: a small world is done before that
         is asked on the way."""
-        if self._writes.grown() or any(m.world.realigned for m in self.outcome.members):
+        new = any(m.writes.found - w for w, m in zip(self.written, self.outcome.members[1:], strict=True))
+        if new or any(m.world.realigned for m in self.outcome.members):
             raise _Again
         if any(cell.truths for cell in self._idle.cells):
             raise Exhausted("what is seen between two runs depends on a number")
@@ -212,74 +243,90 @@ class Exploration:
 
     # ---- one state
 
-    def _add(self, member: Member, number: int, values: list[Any]) -> None:
+    def _add(self, member: Member, number: int, values: list[Any], met: Met = (0, 0)) -> None:
         """A state of a path, if it is new: told of the properties, seen by others, and to be followed."""
         world, cell = member.world, member.cells[number]
-        self._put(member, number, world.settled(values, cell.truth))
+        self._put(member, number, world.settled(values, cell.truth), met)
 
-    def _put(self, member: Member, number: int, state: State) -> None:
+    def _put(self, member: Member, number: int, state: State, met: Met) -> None:
         world, cell = member.world, member.cells[number]
         if state in cell.seen or not world.worthwhile(state):
             return
         shared, stand, owned = cell.face(state)
-        self._must_own(world, owned)
-        cell.seen.add(state)
+        self._must_own(member, owned, met)
+        cell.seen[state] = met
         self.outcome.states += 1
         told, _ = world.told(state, cell.truth)
         self.outcome.says.update(told.says)
         for name in told.broken:
-            self.outcome.alarms.setdefault(name, self._where(world, state))
+            self._alarm(name, member, state, met)
         key = (shared, stand)
         self._queue.append((member, number, state))
         if key not in self._turns:
             self._turns[key] = {}
             self._at[key] = []
             self._stands.setdefault(shared, {})[stand] = None
-            for deed in self._deeds.get(shared, {}):
+            known = self._turns[key]
+            for deed, doers in self._deeds.get(shared, {}).items():
                 came = turn(deed, stand)
                 if came is not None:
-                    self._turns[key][came] = None
+                    known[came] = _joined(known.get(came), doers)
         self._at[key].append((member, number, state))
 
-    def _must_own(self, world: MemberWorld, owned: tuple[int, int]) -> None:
-        """Raises Exhausted if a thread has dropped references that an entry owns: whose is gone is not known then."""
+    def _must_own(self, member: Member, owned: tuple[int, int], met: Met) -> None:
+        """Raises Blamed if a thread has dropped references that an entry owns: whose is gone is not known then."""
         if min(owned) < 0:
-            raise Exhausted(f"`{world.me.program.name}` drops a reference before the entry that owns it is gone")
+            raise Blamed(f"`{member.world.me.program.name}` drops a reference before the entry that owns it is gone", member.bit, met)
 
-    def _must_leave(self, world: MemberWorld, state: State) -> None:
-        """Raises Exhausted if a path ends with a device's counter other than it was: whose that is would not be known any more."""
-        if any(world.faces.tallies.sides(state)[0]):
-            raise Exhausted(f"`{world.me.program.name}` leaves a counter of a device other than it was")
+    def _alarm(self, name: str, member: Member, state: State, met: Met) -> None:
+        """A state breaks a claim."""
+        self.outcome.alarms.setdefault(name, self._where(member.world, state))
+
+    def _must_leave(self, member: Member, state: State, met: Met) -> None:
+        """Raises Blamed if a path ends with a device's counter other than it was: whose that is would not be known any more."""
+        if any(member.world.faces.tallies.sides(state)[0]):
+            raise Blamed(f"`{member.world.me.program.name}` leaves a counter of a device other than it was", member.bit, met)
 
     def _where(self, world: MemberWorld, state: State) -> str:
         program = world.me.program
         origin = program.nodes[world.pc(state)].step.origin
         return f"`{program.name}`, line {origin.span.line}" if program.name != "idle" else "between two runs"
 
-    def _turn(self, member: Member, number: int, state: State, came: Turn) -> None:
-        for after in member.world.turned(state, came, member.cells[number].truth):
-            self._put(member, number, after)
-
-    def _publish(self, shared: Shared, deed: Deed) -> None:
-        deeds = self._deeds.setdefault(shared, {})
-        if deed in deeds:
+    def _turn(self, member: Member, number: int, state: State, came: Turn, doers: Doers) -> None:
+        reaches, doer, needed = doers
+        if member.bit and not member.bit & reaches:
             return
-        deeds[deed] = None
+        cell = member.cells[number]
+        beside, others = cell.seen[state]
+        met = (beside | doer, others | needed) if member.bit else (0, others | doer | needed)
+        for after in member.world.turned(state, came, cell.truth):
+            self._put(member, number, after, met)
+
+    def _publish(self, shared: Shared, deed: Deed, doers: Doers) -> None:
+        deeds = self._deeds.setdefault(shared, {})
+        known = deeds.get(deed)
+        if known is not None and not doers[0] & ~known[0]:
+            return
+        deeds[deed] = _joined(known, doers)
         for stand in list(self._stands.get(shared, {})):
-            known = self._turns[shared, stand]
+            turns = self._turns[shared, stand]
             came = turn(deed, stand)
-            if came is not None and came not in known:
-                known[came] = None
+            if came is None:
+                continue
+            before = turns.get(came)
+            if before is None or doers[0] & ~before[0]:
+                turns[came] = _joined(before, doers)
                 for member, number, state in list(self._at[shared, stand]):
-                    self._turn(member, number, state, came)
+                    self._turn(member, number, state, came, doers)
 
     def _follow(self, member: Member, number: int, state: State) -> None:
         world, cell = member.world, member.cells[number]
         shared, stand, _ = cell.face(state)
-        for known in list(self._turns[shared, stand]):
-            self._turn(member, number, state, known)
+        met = cell.seen[state]
+        for known, doers in list(self._turns[shared, stand].items()):
+            self._turn(member, number, state, known, doers)
         if member is self._idle:
-            self._start_all(state, shared, stand)
+            self._start_all(state, shared, stand, met)
         for values, mine in world.successors(state, cell.truth):
             after = world.settled(values, cell.truth)
             if not world.worthwhile(after):
@@ -287,52 +334,53 @@ class Exploration:
             if mine:
                 renamed = world.renamed()
                 if world.faces.loosened(state, after):
-                    raise Exhausted(f"`{world.me.program.name}` drops a reference that it does not have")
+                    raise Blamed(f"`{world.me.program.name}` drops a reference that it does not have", member.bit, met)
                 done = world.done(after)
                 deed = cell.deed(state, after, done, renamed)
                 if deed is not None:
-                    self._publish(*deed)
+                    self._publish(*deed, (member.reaches, member.bit, met[0] | met[1]))
                 if done:
-                    self._must_leave(world, after)
-                    self._must_own(world, world.faces.owned(after))  # before what is left of it is made right for the next run
+                    self._must_leave(member, after, met)
+                    self._must_own(member, world.faces.owned(after), met)  # before what is left of it is made right for the next run
                     member.ends = True
-                    self._leave(world, after)
+                    self._leave(world, after, (0, met[0] | met[1] | member.bit))
                     continue
                 if world.pc(after) in world.heads:
-                    self._arrive(member, number, after)
+                    self._arrive(member, number, after, met)
                     continue
-            self._put(member, number, after)
+            self._put(member, number, after, met)
 
     # ---- from path to path
 
-    def _leave(self, world: MemberWorld, state: State) -> None:
+    def _leave(self, world: MemberWorld, state: State, met: Met) -> None:
         given = dict(world.neutral(state))
         start = self._idle.world.starts[0]
-        self._add(self._idle, 0, [given.get(n, start[n]) for n in self._idle.world.names])
+        self._add(self._idle, 0, [given.get(n, start[n]) for n in self._idle.world.names], met)
 
-    def _start_all(self, state: State, shared: Shared, stand: Stand) -> None:
+    def _start_all(self, state: State, shared: Shared, stand: Stand, met: Met) -> None:
         common = self._idle.world.neutral(state)
         if self._idle.world.counts_runs:
-            self._publish(shared, Deed(stand, replace(stand, running=(True, stand.running[1])), shared, (False, False)))
+            begun = Deed(stand, replace(stand, running=(True, stand.running[1])), shared, (False, False))
+            self._publish(shared, begun, (ALL, 0, 0))
         for member in self.outcome.members[1:]:
             if common not in member.entries:
-                member.entries[common] = None
+                member.entries[common] = met[1]
                 for number in range(len(member.cells)):
                     self._enter(member, number, common)
 
     def _enter(self, member: Member, number: int, common: tuple[tuple[str, Any], ...]) -> None:
         for values in member.world.entered(common):
-            self._add(member, number, values)
+            self._add(member, number, values, (0, member.entries[common]))
 
     # ---- loops and cells
 
-    def _arrive(self, member: Member, number: int, state: State) -> None:
+    def _arrive(self, member: Member, number: int, state: State, met: Met) -> None:
         world = member.world
         head = world.pc(state)
         try:
             abstract, stands = world.abstracted(head, state, self._aligned)
         except ValueError as obstacle:
-            raise Exhausted(f"`{world.me.program.name}`: {obstacle}") from None
+            raise Blamed(f"`{world.me.program.name}`: {obstacle}", member.bit, (0, 0)) from None
         arrival = Arrival(number, head, stands, world.mentioned(abstract) - {name for name, _ in stands})
         arrived = member.arrivals.get(arrival)
         if arrived is None:
@@ -341,9 +389,9 @@ class Exploration:
                 if self._may_join(member, arrival, other):
                     arrived.targets.append(other)
         if abstract not in arrived.states:
-            arrived.states[abstract] = None
+            arrived.states[abstract] = met
             for other in list(arrived.targets):
-                self._put(member, other, abstract)
+                self._put(member, other, abstract, met)
 
     def _may_join(self, member: Member, arrival: Arrival, target: int) -> bool:
         """Whether numbers of the cell that the arrival comes from may be such as they are in another."""
@@ -370,24 +418,28 @@ class Exploration:
 
     def _another_cell(self) -> bool:
         """Whether there are numbers outside all cells; if so, a cell for some of them has been begun."""
-        for i, member in enumerate(self.outcome.members[1:]):
-            if self._given is not None:
-                known = self._given[i]
-                model = known[-1 - len(member.cells)] if len(member.cells) < len(known) else None
-            else:
-                model = self._ask(self._outside(member))
-            if model is not None:
-                member.cells.append(MemberCell(member.world, model))
-                number = len(member.cells) - 1
-                for common in list(member.entries):
-                    self._enter(member, number, common)
-                for arrival, arrived in list(member.arrivals.items()):
-                    if self._may_join(member, arrival, number):
-                        arrived.targets.append(number)
-                        for state in list(arrived.states):
-                            self._put(member, number, state)
-                return True
-        return False
+        return any(self._begin_cell(i) for i in range(len(self.outcome.members) - 1))
+
+    def _begin_cell(self, path: int) -> bool:
+        """The same for one path."""
+        member = self.outcome.members[1 + path]
+        if self._given is not None:
+            known = self._given[path]
+            model = known[-1 - len(member.cells)] if len(member.cells) < len(known) else None
+        else:
+            model = self._ask(self._outside(member))
+        if model is None:
+            return False
+        member.cells.append(MemberCell(member.world, model))
+        number = len(member.cells) - 1
+        for common in list(member.entries):
+            self._enter(member, number, common)
+        for arrival, arrived in list(member.arrivals.items()):
+            if self._may_join(member, arrival, number):
+                arrived.targets.append(number)
+                for state, met in list(arrived.states.items()):
+                    self._put(member, number, state, met)
+        return True
 
     def _outside(self, member: Member) -> list[Term]:
         """True of numbers in no cell of a path."""
@@ -399,3 +451,7 @@ class Exploration:
         if answer.status == "unknown":
             raise Exhausted(answer.reason)
         return answer.model if answer.status == "sat" else None
+
+
+def _joined(known: Doers | None, more: Doers) -> Doers:
+    return more if known is None else (known[0] | more[0], *more[1:])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmucheck.engines.cells import confirmed
-from mmucheck.engines.claims import asks_in_vain, claims, kind_of, says_anything
+from mmucheck.engines.claims import claims_of, kind_of, says_anything
 from mmucheck.engines.crowd import METHOD, Exploration, Outcome
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
@@ -111,13 +111,8 @@ class CrowdSession:
         self._done: dict[Kind, Exploration] = {}
         self._without_drops: CrowdSession | None = None
 
-    def _claims(self, prop: PropertyDecl) -> list[PropertyDecl]:
-        """Of a property, without those that are true because no device has what they ask for, unless all are."""
-        every = claims(prop)
-        return [part for part in every if not asks_in_vain(part, self.system)] or every
-
     def _group(self, kind: Kind) -> list[PropertyDecl]:
-        return [p for prop in self.properties for p in self._claims(prop) if kind_of(p) == kind]
+        return [p for prop in self.properties for p in claims_of(prop, self.system) if kind_of(p) == kind]
 
     def _explored(self, kind: Kind, spent: float, share: float) -> Outcome:
         if kind not in self._done:
@@ -136,7 +131,7 @@ class CrowdSession:
             return Decision(INCONCLUSIVE, METHOD, obstacle)
         started = time.monotonic()
         outcomes: dict[Kind, Outcome] = {}
-        for part in self._claims(prop):
+        for part in claims_of(prop, self.system):
             kind = kind_of(part)
             outcomes[kind] = self._explored(kind, spent + time.monotonic() - started, share)
             if part.name in outcomes[kind].alarms:
@@ -159,7 +154,7 @@ class CrowdSession:
         stuck = [m.world.me.program.name for o in outcomes for m in o.members[1:] if not m.ends]
         if stuck:
             return Decision(VACUOUS, "cover", f"`{stuck[0]}` cannot run to its end", exercised=exercised)
-        if not any(self._says(part, outcomes) for part in self._claims(prop)):
+        if not any(self._says(part, outcomes) for part in claims_of(prop, self.system)):
             return Decision(VACUOUS, "cover", "no run comes to a state of which the property says anything", exercised=exercised)
         return Decision(PROVED, f"{METHOD}: two threads, any number of runs of each path; {size}", exercised=exercised)
 
@@ -183,17 +178,17 @@ class CrowdSession:
 
     def confirm(self, proved: list[PropertyDecl]) -> str:
         """See ThreadsSession."""
-        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in self._claims(prop))
+        kinds = dict.fromkeys(kind_of(part) for prop in proved for part in claims_of(prop, self.system))
         return confirmed((text for kind in kinds for text, _ in self._done[kind].evidence()), self.limits)
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
         """See ThreadsSession: for each kind of claim, for each path."""
-        kinds = dict.fromkeys(map(kind_of, self._claims(prop)))
+        kinds = dict.fromkeys(map(kind_of, claims_of(prop, self.system)))
         return [found for kind in kinds for found in self._done[kind].evidence()]
 
     def repeat(self, prop: PropertyDecl, members: Sequence[Sequence[Member]]) -> str:
         """See ThreadsSession."""
-        kinds = list(dict.fromkeys(map(kind_of, self._claims(prop))))
+        kinds = list(dict.fromkeys(map(kind_of, claims_of(prop, self.system))))
         size = len(self.system.threads)
         obstacle = out_of_reach(self.system)
         if obstacle or len(members) != size * len(kinds):

@@ -31,20 +31,20 @@ from mmucheck.machine.visibility import changes_table, changes_upper
 Cover = Callable[[PropertyDecl], Sequence[Expr]]
 
 
-class Writes:
-    """Which entries are written under which locks, anywhere in the crowd: what a thread may rely on while it holds one of them.
+Write = tuple[str, frozenset[tuple[str, str]]]
+"""Page or region, and the locks that cover what is written."""
 
-    ``known``: (page or region, locks that cover what is written) as far as it was known when the worlds were made; ``found``: with what
-    has been seen since.
+
+class Writes:
+    """Which entries are written under which locks beside a path: what a thread that runs it may rely on while it holds one of them.
+
+    ``known``: by anybody who may run beside it, as far as that was known when the worlds were made; ``found``: what the path itself has
+    been seen to write since.
     """
 
-    def __init__(self, known: frozenset[tuple[str, frozenset[tuple[str, str]]]] = frozenset()) -> None:
+    def __init__(self, known: frozenset[Write] = frozenset()) -> None:
         self.known = known
-        self.found = set(known)
-
-    def grown(self) -> bool:
-        """Whether something was found that was not known."""
-        return len(self.found) > len(self.known)
+        self.found: set[Write] = set()
 
     def covered(self, what: str, held: frozenset[tuple[str, str]]) -> bool:
         """Whether nobody else can write a page or region for which these locks are held."""

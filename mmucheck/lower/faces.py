@@ -101,7 +101,8 @@ class Faces:
         self._tables = [i for i, n in enumerate(self.names) if is_table(scope, n)]
         self._all_tables = [p for n, p in shape.places.items() if is_table(scope, n)]
         me = scope.paths[0].name
-        self._locks = [_LockPlaces(scope, shape, lock, me) for lock in locks]
+        every = holds(scope.system)
+        self._locks = [_LockPlaces(scope, shape, lock, me, [h for h in every if h.lock == lock]) for lock in locks]
         self.tallies = Tallies(scope, shape.places, me)
         get = shape.places.get
         self._page = get("page.a.kind", -1), get("page.a.frame", -1)
@@ -351,13 +352,12 @@ def reads(lock: LockDecl) -> str:
 class _LockPlaces:
     """One lock in a world's states: of a family, the one at the witness."""
 
-    def __init__(self, scope: Scope, shape: Shape, lock: LockDecl, me: str) -> None:
+    def __init__(self, scope: Scope, shape: Shape, lock: LockDecl, me: str, every: Sequence[Hold]) -> None:
         get = shape.places.get
         self._owner, self._readers = get(f"lock.{lock.name}", -1), get(f"lock.{lock.name}.readers", -1)
         self._rest_reads = get(reads(lock), -1)
         self._numbers = {t.number: t.name == me for t in scope.paths}
         self._rest_number = next((n for n, mine in self._numbers.items() if not mine), 0)
-        every = [h for h in holds(scope.system) if h.lock == lock]
         self._mine = [self._parts(shape, h) for h in every if h.thread == me]
         rest = next((h for h in every if h.thread != me and h.thread in {t.name for t in scope.paths}), None)
         self._rest = self._parts(shape, rest) if rest is not None else None

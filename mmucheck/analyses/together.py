@@ -1,0 +1,152 @@
+"""Pairs of paths that are decided together: what one crowd of all of them tells (mmucheck.engines.joint), before each is asked alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mmucheck.analyses.run import Interrupted, Result, Say, scope_of
+from mmucheck.analyses.subjects import Obligation, Subject, Systems
+from mmucheck.analyses.verdict_cache import VerdictCache, keys_of
+from mmucheck.records import record
+
+if TYPE_CHECKING:
+    from mmucheck.analyses.workers import Finished
+    from mmucheck.engines.solver import Limits
+    from mmucheck.ir.program import PropertyDecl, System
+    from mmucheck.names.library import Library
+
+Path = tuple[str, str]
+FEWEST = 3
+"""Pairs of which it pays to make a crowd."""
+SHARE = 0.25
+"""Of the time for a pair, what each path adds to the time of a crowd."""
+
+
+@record
+class Crowd:
+    """Pairs that are asked the same property of, on the same devices."""
+
+    pairs: tuple[Obligation, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(path for o in self.pairs for path in o.subject.paths))
+
+
+@record
+class Word:
+    """How far a crowd has come."""
+
+    text: str
+
+
+def together(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: int, heard: Callable[[str], None],
+             kept: VerdictCache) -> list[Result]:  # fmt: skip
+    """Results of those pairs that are proved together; of the others nothing is said. They are kept like any verdict of the pair: what is
+    proved of more runs is proved. ``jobs`` crowds at a time; under a limit of memory in processes of their own.
+
+    Raises Interrupted with what is decided so far.
+    """
+    wanted = list(wanted)
+    found: list[Result] = []
+    try:
+        groups = _crowds(systems, (o for o in wanted if not _known(systems, o, limits, kept)))
+        if groups and (limits.memory or (jobs > 1 and len(groups) > 1)):
+            _parallel(systems, groups, (limits, kept), min(jobs, len(groups)), heard, found.append)
+        else:
+            for crowd in groups:
+                _decide(systems, crowd, (limits, kept), heard, found.append)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(found, len(wanted)) from stop
+    return found
+
+
+def _known(systems: Systems, one: Obligation, limits: Limits, kept: VerdictCache) -> bool:
+    return kept.root is not None and kept.find(_key(systems, one, limits)) is not None
+
+
+def _key(systems: Systems, one: Obligation, limits: Limits) -> str:
+    return keys_of(systems.form(one.subject), systems.properties(one.subject, [one.property]), limits)[one.property]
+
+
+def _crowds(systems: Systems, wanted: Iterable[Obligation]) -> list[Crowd]:
+    """The pairs that one crowd may tell of: of the same subject but for its paths, which are of the same two levels of the page table."""
+    found: dict[tuple[Subject, tuple[str, str], str], list[Obligation]] = {}
+    for one in wanted:
+        levels = {systems.system(replace(one.subject, paths=(path,))).levels for path in one.subject.paths}
+        if len(levels) == 1:
+            found.setdefault((replace(one.subject, paths=()), levels.pop(), one.property), []).append(one)
+    return [Crowd(tuple(pairs)) for pairs in found.values() if len(pairs) >= FEWEST]
+
+
+How = tuple["Limits", VerdictCache]
+
+
+def _decide(systems: Systems, crowd: Crowd, how: How, heard: Callable[[str], None], say: Say) -> bool:
+    """Say a result for each pair that is proved. False if there was no memory to tell."""
+    from mmucheck.engines.joint import decide_jointly
+
+    limits, kept = how
+    system, prop = _together(systems, crowd)
+    number = {path: i for i, path in enumerate(crowd.paths)}
+    by_pair: dict[tuple[int, int], Obligation] = {}
+    for o in crowd.pairs:
+        i, j = sorted(number[path] for path in o.subject.paths)
+        by_pair[i, j] = o
+    seconds = limits.timeout * SHARE * len(crowd.paths)
+    try:
+        joint = decide_jointly(system, by_pair, prop, limits, seconds, heard)
+    except (MemoryError, RecursionError):
+        return False
+    for pair, decision in joint.proved.items():
+        one = by_pair[pair]
+        if kept.root is not None:
+            kept.keep(_key(systems, one, limits), decision, None)
+        say(Result(one, decision, scope_of(replace(one.subject, again=True)), None, systems.notes(one.subject)))
+    return True
+
+
+def _together(systems: Systems, crowd: Crowd) -> tuple[System, PropertyDecl]:
+    """The crowd of all its paths, in their order, and what is asked of it."""
+    subject = crowd.pairs[0].subject
+    alone = [systems.system(replace(subject, paths=(path,))) for path in crowd.paths]
+    (prop,) = systems.properties(subject, [crowd.pairs[0].property])
+    shared = tuple(dict.fromkeys(v for s in alone for v in s.shared))
+    return replace(alone[0], threads=tuple(s.threads[0] for s in alone), shared=shared, notes=(), crowd=True), prop
+
+
+def _parallel(systems: Systems, groups: list[Crowd], how: How, jobs: int, heard: Callable[[str], None], say: Say) -> None:
+    from mmucheck.analyses.workers import Crew, Finished
+
+    limits, kept = how
+
+    def told(_: Crowd, what: Result | Word) -> None:
+        if isinstance(what, Word):
+            heard(what.text)
+        else:
+            say(what)
+
+    def ended(_: Crowd, how_it_ended: Finished | str) -> None:
+        """A process that dies leaves its pairs to be decided one by one."""
+        if isinstance(how_it_ended, Finished):
+            kept.warnings.extend(how_it_ended.warnings)
+
+    crew: Crew[Crowd, Result | Word] = Crew(jobs, partial(_workshop, systems.library, limits, kept), limits.memory)
+    crew.run(groups, told, ended)
+
+
+def _workshop(library: Library, limits: Limits, kept: VerdictCache) -> Callable[[Crowd, Callable[[Result | Word], None]], Finished]:
+    """In a worker: what does its tasks."""
+    from mmucheck.analyses.plan import Builder
+    from mmucheck.analyses.workers import Finished
+
+    systems = Builder(library)
+
+    def work(crowd: Crowd, say: Callable[[Result | Word], None]) -> Finished:
+        enough = _decide(systems, crowd, (limits, kept), lambda text: say(Word(text)), say)
+        return Finished(tuple(kept.warnings), spent=not enough)
+
+    return work
