@@ -49,16 +49,6 @@ device walker "it caches tables, too" {
     cache iotlb of pages from page_table;
     on flush_tlb(start, end) { drop psc [start, end); drop iotlb [start, end); }
 }
-device handled "a fault handler fills" {
-    cache iotlb of pages;
-    handler fault_in(addr: page) { let f, w = get_user_page(addr) else return; fill iotlb addr -> f, w; put_page(f); }
-    on flush_tlb(start, end) { drop iotlb [start, end); }
-}
-device counting "a hook counts" {
-    cache iotlb of pages from page_table;
-    var count = 0;
-    on flush_tlb(start, end) { count += 1; drop iotlb [start, end); }
-}
 path fault(addr: page) in "a.c" {
     let new = alloc_page() else return;
     with ptl(addr) {
@@ -437,14 +427,6 @@ def test_a_limit_is_never_a_proof(system: Made, limits: Limits) -> None:
 def test_too_many_states_are_never_a_proof(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crowd, "MAX_STATES", 300)
     assert proved(*system("fault, zap", "no_freed_page")) == set()
-
-
-@pytest.mark.parametrize(("device", "why"), [("handled", "handlers"), ("counting", "hooks count")])
-def test_a_device_that_remembers_is_not_proved(system: Made, device: str, why: str) -> None:
-    asked, properties = system("zap", "no_freed_page", device)
-    decision = CrowdSession(asked, properties, LIMITS).decide(properties[0])
-    assert decision.verdict == "inconclusive"
-    assert why in decision.reason
 
 
 def test_a_certificate_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

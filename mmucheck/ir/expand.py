@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 from mmucheck.ir.expressions import Env, Expressions, Held, kind_of
 from mmucheck.ir.program import (
@@ -107,9 +108,11 @@ class Expander(Expressions):
         exit_node = self._emit(Step("nop", (), Origin(end, "done", (), env.actor)), ())
         env = replace(env, targets={"return": (exit_node, 0)})
         entry = self._block(body, env, exit_node)
-        for condition in reversed(requires):
-            origin = self._origin(condition.span, env, f"requires {self._text(condition.span)}")
-            entry = self._emit(Step("assume", (self._expr(condition, env),), origin), (entry,))
+        if requires:
+            text = f"requires {self._text(requires[0].span)}" + (", ..." if len(requires) > 1 else "")
+            conditions = [self._expr(c, env) for c in requires]
+            every = reduce(lambda one, other: Op("&&", (one, other)), conditions)
+            entry = self._emit(Step("assume", (every,), self._origin(requires[0].span, env, text)), (entry,))
         return _renumber(decl.name, self._nodes, entry, exit_node, params, self._locals, anchor, decl.doc)
 
     def _emit(self, step: Step, successors: tuple[int, ...]) -> int:
