@@ -17,6 +17,7 @@ from mmucheck.analyses.subjects import subjects
 from mmucheck.cli.main import main
 from mmucheck.engines import crowd
 from mmucheck.engines.claims import claims
+from mmucheck.engines.pairs import PairSession
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.engines.threads import CrowdSession, ThreadsSession
 from mmucheck.ir.program import PropertyDecl, System
@@ -522,6 +523,10 @@ def test_what_two_threads_break_is_never_proved(path: Path) -> None:
     builder = Builder(library)
     for subject, group in subjects(obligations(library, library.specs.values())).items():
         wanted = builder.properties(subject, [o.property for o in group])
-        session = CrowdSession(builder.system(subject), wanted, LIMITS)
+        system = builder.system(subject)
+        session = CrowdSession(system, wanted, LIMITS)
         assert wanted
         assert [session.decide(p).verdict for p in wanted] == ["inconclusive"] * len(wanted)
+        if not system.crowd and len(system.threads) == 2:
+            pair = PairSession(system, wanted, LIMITS)
+            assert {pair.decide(p).verdict for p in wanted} <= {"refuted", "bounded"}

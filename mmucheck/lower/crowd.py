@@ -237,7 +237,7 @@ class MemberWorld:
         pc = self.pc(state)
         if self.me.program.nodes[pc].successors:
             for result in self._results(self.me, pc)(state, truth):
-                if result.value is not None:
+                if result.value[0] is not None:
                     after = _changed(state, result.value[0])
                     self.faces.moved(state, after)
                     yield after, True
@@ -246,7 +246,7 @@ class MemberWorld:
             pc = state[place]
             if pc != DONE and (pc != IDLE or not busy) and (pc == IDLE or handler.program.nodes[pc].successors):
                 for result in self._results(handler, pc)(state, truth):
-                    if result.value is not None:
+                    if result.value[0] is not None:
                         after = _changed(state, result.value[0])
                         self.faces.tallies.handler_moved(state, after)
                         yield after, False

@@ -125,7 +125,7 @@ class World:
             if not thread.program.nodes[state[self._pcs[thread.name]]].successors:
                 continue
             results = self._results(thread, state, truth)
-            if all(self.territories.is_private(thread, r, apart) for r in results) and any(r.value is not None for r in results):
+            if all(self.territories.is_private(thread, r, apart) for r in results) and any(r.value[0] is not None for r in results):
                 yield from self._arrive(state, results, truth, apart)
                 return
         busy = self._one_run.busy(state)
@@ -147,9 +147,9 @@ class World:
     def _arrive(self, state: State, results: list[Result], truth: Truth,
                 apart: frozenset[str]) -> Iterator[tuple[State, tuple[Found, ...]]]:  # fmt: skip
         for result in results:
-            if result.value is not None:
-                changes, found, visits = result.value
-                self.meetings.met.add(visits)
+            changes, found, visits = result.value
+            self.meetings.met.add(visits)
+            if changes is not None:
                 after = self._normal(self._blanked(_changed(state, changes), apart), truth)
                 if self._one_run.worthwhile(after):
                     yield after, found

@@ -112,7 +112,8 @@ class Territories:
         known = result.private.get(apart)
         if known is None:
             own, harmless = self._territory(thread, apart)
-            written = frozenset(place for place, _ in result.value[0]) if result.value is not None else frozenset()
+            changes = result.value[0]
+            written = frozenset(place for place, _ in changes) if changes is not None else frozenset()
             known = result.private[apart] = result.reads <= own | harmless and written <= own
         return known
 

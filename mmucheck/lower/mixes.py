@@ -8,7 +8,6 @@ from mmucheck.ir.program import (
     Const,
     DeviceDecl,
     Expr,
-    Local,
     Look,
     Node,
     Program,
@@ -75,26 +74,7 @@ def _harmless(system: System, device: DeviceDecl) -> bool:
     heads = [p.nodes[i].step.origin.actor for p in system.threads for i in p.back_edge_targets()]
     own = {lock.name for lock in device.locks}
     return device.name not in heads and all(s.op in _HOOK and (s.op not in ("lock", "unlock") or s.names[0] in own) for s in hooks) and all(
-        runs_once(t, threads, system) and all(n.step.op in _HANDLER for n in t.program.nodes) and _returns_what_it_took(t.program)
+        runs_once(t, threads, system) and all(n.step.op in _HANDLER for n in t.program.nodes)
         for t in threads
         if t.device == device.name
     )
-
-
-def _returns_what_it_took(program: Program) -> bool:
-    """Every reference a handler drops is one it took itself: on every way to a ``put_page`` its frame was got and not yet put."""
-    held: dict[int, frozenset[str]] = {program.entry: frozenset()}
-    for index in program.topological():
-        node, mine = program.nodes[index], held[index]
-        step = node.step
-        if step.op == "put_page":
-            frame = step.args[0]
-            if not isinstance(frame, Local) or frame.name not in mine:
-                return False
-            mine = mine - {frame.name}
-        else:
-            mine = mine - set(step.results)
-        for i, successor in enumerate(node.successors):
-            after = mine | {step.results[0]} if step.op == "get_user_page" and i == 0 else mine
-            held[successor] = held[successor] & after if successor in held else after
-    return True

@@ -48,7 +48,8 @@ class Moves:
         return bool(at.successors) and not seen and node not in self._heads[thread.name]
 
     def of(self, thread: Thread, pc: int) -> Callable[[Recording], Any]:
-        """The thread's next step and those behind it that nobody can notice: (changes, what was looked at first, visits)."""
+        """The thread's next step and those behind it that nobody can notice: (changes, what was looked at first, visits); if it cannot be
+        taken, there are None instead of changes: that it cannot is something the thread has seen where it was."""
         program, live, name = thread.program, self._live[thread.name], thread.name
 
         def body(run: Recording) -> Any:
@@ -62,13 +63,13 @@ class Moves:
                 met.update(self._visits(run, thread, node.step))
                 outcome = self._machine.execute(run, thread, node.step, self._choices)  # type: ignore[arg-type]
                 if not self._domain.boolean(outcome.guard):
-                    return None
+                    return None, (), frozenset(met)
                 self._decide_results(run, thread, node.step)
                 way = 0 if outcome.branch is None or self._domain.boolean(outcome.branch) else 1
                 self._taken.add((name, at, way))
                 target = node.successors[way]
                 if self._order[name][target] <= self._order[name][at] and not thread.device and not self._again(run, name):
-                    return None
+                    return None, (), frozenset(met)
                 dead = (live[at] | frozenset(node.step.results)) - live[target]
                 left, at = at, target
                 if thread.device:

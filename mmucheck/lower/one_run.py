@@ -66,11 +66,14 @@ def _guards(program: Program, variable: DeviceVar, local: str, taken: int) -> bo
         i: n.successors[0] for i, n in enumerate(program.nodes)
         if n.step.op == "branch" and any(_says_same(c, variable, local) for c in _conjuncts(n.step.args[0]))
     }  # fmt: skip
+    live = live_locals(program)
+    if any(local in live[successor] for successor in same.values()):
+        return False  # behind the check it says nothing of the fill
     return not fills & _reached(program, program.nodes[taken].successors, set(), same)
 
 
 def _reached(program: Program, start: Iterable[int], without: set[int], cut: Mapping[int, int] | None) -> set[int]:
-    """The nodes to which control comes, if it neither goes through ``without`` nor takes the ``cut`` ways."""
+    """The nodes to which control comes, if it neither goes through ``without`` nor takes the first way out of one of the ``cut``."""
     seen: set[int] = set()
     stack = [n for n in start if n not in without]
     while stack:

@@ -75,9 +75,15 @@ class Scope:
             return False
         if any(c.source or c.of != "pages" for d in self.system.devices for c in d.caches) or not self.frames or self.tables:
             return False
-        return all(left_by_handlers(p, self.handlers) <= {"cached"} for p in self.properties) and all(
-            len(fills) == 1 and isinstance(fills[0].args[1], Local) for fills in map(fills_of, self.handlers)
-        )
+        if not all(left_by_handlers(p, self.handlers) <= {"cached"} and only_freed(p.formula) for p in self.properties):
+            return False
+        for handler in self.handlers:
+            fills = fills_of(handler)
+            if len(fills) != 1 or not isinstance(fills[0].args[1], Local):
+                return False
+            if sum(fills[0].args[1].name in n.step.results for n in handler.program.nodes) != 1:
+                return False
+        return True
 
 
 @record
@@ -121,6 +127,19 @@ def _asks_entry(condition: Expr) -> bool:
     if isinstance(condition, Op) and condition.op == "&&":
         return any(map(_asks_entry, condition.args))
     return isinstance(condition, Look) and condition.name in _CACHE_LOOKS
+
+
+def only_freed(formula: Expr, positive: bool = True) -> bool:
+    """Whether what is freed only makes a formula false: then a run in which less is held breaks no less."""
+    if isinstance(formula, Op):
+        if formula.op == "!":
+            return only_freed(formula.args[0], not positive)
+        if formula.op == "->":
+            return only_freed(formula.args[0], not positive) and only_freed(formula.args[1], positive)
+        if formula.op in ("&&", "||"):
+            return all(only_freed(a, positive) for a in formula.args)
+    asks = any(isinstance(e, Look) and e.name in ("freed", "table_freed") for e in subexpressions(formula))
+    return not asks or (not positive and isinstance(formula, Look))
 
 
 def only_held(formula: Expr, positive: bool = True) -> bool:

@@ -28,12 +28,15 @@ def added(who: str, variable: DeviceVar) -> str:
 def obstacle(scope: Scope) -> str:
     """Why handlers and variables of the devices are out of reach of a crowd, as far as the properties can tell; "" if they are not."""
     system = scope.system
+    if scope.handlers and not scope.once:
+        return f"one run of `{scope.handlers[0].name}` does not stand for all that handlers do, or not for this property"
     for device in system.devices:
+        own = {lock.name for lock in device.locks}
         for handler in device.handlers:
-            if not scope.once:
-                return f"the handler `{handler.name}` of `{device.name}` builds on its earlier runs, or the property does"
             if any(n.step.op == "set_var" for n in handler.nodes):
                 return f"the handler `{handler.name}` of `{device.name}` sets a variable"
+            if any(n.step.op == "lock" and (n.step.names[1] == "read" or n.step.names[0] not in own) for n in handler.nodes):
+                return f"the handler `{handler.name}` of `{device.name}` takes a lock that is not its device's, or one for reading"
         if any(lock.key for lock in device.locks):
             return f"`{device.name}` has a lock with a key"
     for thread in scope.handlers:

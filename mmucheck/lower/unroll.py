@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import DeviceVar, Local, Look, Node, PropertyDecl, System, subexpressions
+from mmucheck.ir.program import DeviceVar, Local, Look, Node, Program, PropertyDecl, System, subexpressions
 from mmucheck.lower.witness import FreshVariables, TermState, initial, violated, witness_layout
 from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
@@ -239,7 +239,8 @@ class Lowering:
 
 
 def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
-    """Whether one run of a handler stands for any number of them: it has no loop and changes nothing that any step reads.
+    """Whether one run of a handler stands for any number of them: it has no loop, changes nothing that any step reads, and frees nothing:
+    nobody asks of a step what is freed, and what it drops it has taken itself.
 
     An entry in a cache was put there by one run. The others only read device variables, take locks and hold references for a
     while; leaving them out leaves a run that is still possible and frees no later (mmucheck/README.md, "Handlers").
@@ -251,7 +252,33 @@ def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> b
     maps = any(changes_table(n.step) for n in handler.program.nodes)
     others = [n.step for t in threads if t.device == handler.device for n in t.program.nodes]
     refills = any(asks_cache(n.step) for n in handler.program.nodes) and any(s.op == "fill" for s in others)
-    return not (handler.program.back_edge_targets() or written & read or maps or refills)
+    asks_freed = any(e.name in ("freed", "table_freed") for arg in reading for e in subexpressions(arg) if isinstance(e, Look))
+    loops = bool(handler.program.back_edge_targets())
+    return not (loops or written & read or maps or refills or asks_freed) and _returns_what_it_took(handler.program)
+
+
+_FREES = frozenset("put_table tlb_queue tlb_queue_table tlb_free_pages tlb_free_tables split_page".split())
+
+
+def _returns_what_it_took(program: Program) -> bool:
+    """Every reference a handler drops is one it took itself: on every way to a ``put_page`` its frame was got and not yet put."""
+    held: dict[int, frozenset[str]] = {program.entry: frozenset()}
+    for index in program.topological():
+        node, mine = program.nodes[index], held[index]
+        step = node.step
+        if step.op in _FREES:
+            return False
+        if step.op == "put_page":
+            frame = step.args[0]
+            if not isinstance(frame, Local) or frame.name not in mine:
+                return False
+            mine = mine - {frame.name}
+        else:
+            mine = mine - set(step.results)
+        for i, successor in enumerate(node.successors):
+            after = mine | {step.results[0]} if step.op == "get_user_page" and i == 0 else mine
+            held[successor] = held[successor] & after if successor in held else after
+    return True
 
 
 def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozenset[str]:
