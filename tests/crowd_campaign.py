@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from mmucheck.analyses.plan import Builder, obligations
-from mmucheck.engines.crowd import Exhausted
+from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.pairs import PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import CrowdSession

@@ -17,7 +17,8 @@ from pathlib import Path
 from mmucheck.analyses.plan import Builder
 from mmucheck.analyses.subjects import Subject
 from mmucheck.engines import pairs
-from mmucheck.engines.pairs import Exhausted, Exploration, PairSession
+from mmucheck.engines.cells import Exhausted
+from mmucheck.engines.pairs import Exploration, PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import Decision, InternalError
 from mmucheck.ir.program import PropertyDecl, System

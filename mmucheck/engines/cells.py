@@ -11,6 +11,10 @@ from mmucheck.engines.verdicts import InternalError
 from mmucheck.machine.terms import Term, Terms, evaluate
 
 
+class Exhausted(Exception):
+    """A limit is used up, or the argument does not apply. The text says which."""
+
+
 class World(Protocol):
     """What is explored in a cell."""
 

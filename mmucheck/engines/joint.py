@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import claims_of, kind_of
-from mmucheck.engines.crowd import METHOD, Blamed, Exhausted, Exploration, Member, Met
+from mmucheck.engines.crowd import METHOD, Exploration
 from mmucheck.engines.forms import unknown_variable
+from mmucheck.engines.members import Blamed, Member, Met
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import out_of_reach
 from mmucheck.engines.verdicts import PROVED, Decision
@@ -166,9 +168,13 @@ class _Search:
         return self._numbers[bit.bit_length() - 1]
 
     def _relieve(self, crowd: _Crowd, reason: str) -> None:
-        """A limit ended it: go on without the path that has the most states."""
-        sizes = [sum(len(c.seen) for c in m.cells) for m in crowd.outcome.members[1:]]
-        self.out[self._numbers[sizes.index(max(sizes))]] = f"{reason}, with the most states"
+        """A limit ended it: go on with the paths that have the fewest states, half of them together; the next has less time."""
+        sizes = sorted((sum(len(c.seen) for c in m.cells), number) for number, m in enumerate(crowd.outcome.members[1:]))
+        room = sum(size for size, _ in sizes) // 2
+        for size, number in sizes:
+            room -= size
+            if room < 0 or number == sizes[-1][1]:
+                self.out[self._numbers[number]] = f"{reason}: it is one of those with the most states"
 
     def ends_and_says(self) -> tuple[set[int], set[int]]:
         """The paths that can run to their end, and those on whose way a claim says something, each alone and by itself: that one can

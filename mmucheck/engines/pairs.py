@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmucheck.engines.cells import Cell, confirmed
+from mmucheck.engines.cells import Cell, Exhausted, confirmed
 from mmucheck.engines.claims import claims, kind_of, said, says_anything
 from mmucheck.engines.concretise import ADDRESSES, plain_shared, replayed, scenario
 from mmucheck.engines.evidence import covering
@@ -40,10 +40,6 @@ METHOD = "exhaustive exploration"
 
 Member = dict[str, int]
 """A choice of the numbers, by the variable's name."""
-
-
-class Exhausted(Exception):
-    """A limit is used up. The text says which."""
 
 
 @dataclass

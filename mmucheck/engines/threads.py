@@ -11,9 +11,10 @@ from typing import Any
 
 from mmucheck.engines.cells import confirmed
 from mmucheck.engines.claims import claims_of, kind_of, says_anything
-from mmucheck.engines.crowd import METHOD, Exploration, Outcome
+from mmucheck.engines.crowd import METHOD, Exploration
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
+from mmucheck.engines.members import Outcome
 from mmucheck.engines.pairs import Member, PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
