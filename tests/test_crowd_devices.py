@@ -148,14 +148,14 @@ def test_verdict(asked: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> Non
     assert {d.verdict for d in decisions(*asked(changes, paths, properties))} == {"proved" if holds else "inconclusive"}
 
 
-@pytest.mark.parametrize("name", [n for n in CHANGES if n != "put_first"])
+@pytest.mark.parametrize("name", [n for n, (_, _, _, holds) in CHANGES.items() if not holds])
 def test_the_small_world_agrees(asked: Made, name: str) -> None:
-    """The last path beside each, all run once, shows what is wrong."""
-    changes, paths, properties, holds = CHANGES[name]
+    """The last path beside one of them, each run once, shows what is wrong."""
+    changes, paths, properties, _ = CHANGES[name]
     system, wanted = asked(changes, paths, properties)
     last = system.threads[-1]
     pairs = [replace(system, threads=(one, last), crowd=False) for one in system.threads]
-    assert any(Oracle(pair, wanted, widest=1).run() for pair in pairs) == (not holds)
+    assert any(Oracle(pair, wanted, widest=1).run() for pair in pairs)
 
 
 def test_both_sides_of_what_the_handler_asks_are_seen(asked: Made) -> None:
