@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from crowd_campaign import KEPT, compare
 from oracle.search import Oracle
 from random_programs import PRELUDE, PROPERTIES
+from small_paths import BARE
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(timeout=300, thorough=False)
@@ -50,25 +51,9 @@ device walker "it caches tables, too" {
     cache iotlb of pages from page_table;
     on flush_tlb(start, end) { drop psc [start, end); drop iotlb [start, end); }
 }
-path fault(addr: page) in "a.c" {
-    let new = alloc_page() else return;
-    with ptl(addr) {
-        if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
-    }
-}
-path fault_unlocked(addr: page) in "a.c" {
+""" + BARE + """path fault_unlocked(addr: page) in "a.c" {
     let new = alloc_page() else return;
     if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
-}
-path zap(addr: page) in "a.c" {
-    with ptl(addr) {
-        if (pmd_linked(addr) && pte_present(addr)) {
-            let f = pte_frame(addr);
-            clear_pte(addr);
-            flush_tlb(addr, addr + PAGE_SIZE);
-            put_page(f);
-        }
-    }
 }
 path zap_put_first(addr: page) in "a.c" {
     with ptl(addr) {

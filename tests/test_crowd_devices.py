@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from oracle.search import Oracle
 from random_crowds import SECTIONS
 from random_programs import PRELUDE, PROPERTIES
+from small_paths import BARE
 
 LIMITS = Limits(timeout=300, thorough=False)
 
@@ -45,23 +46,7 @@ device retry "filled by a handler that looks, and tries again if a section is op
 }
 """
 
-PATHS = """
-path fault(addr: page) in "a.c" {
-    let new = alloc_page() else return;
-    with ptl(addr) {
-        if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
-    }
-}
-path zap(addr: page) in "a.c" {
-    with ptl(addr) {
-        if (pmd_linked(addr) && pte_present(addr)) {
-            let f = pte_frame(addr);
-            clear_pte(addr);
-            flush_tlb(addr, addr + PAGE_SIZE);
-            put_page(f);
-        }
-    }
-}
+PATHS = BARE + """
 path zap_in_section(addr: page) in "a.c" {
     enter(addr, addr + PAGE_SIZE);
     lock ptl(addr);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import combinations_with_replacement
@@ -23,26 +24,14 @@ from mmucheck.names.declarations import check
 from mmucheck.names.library import Library
 from mmucheck.names.loading import load
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from small_paths import OF_THE_KERNEL
+
 TEXT = """
 use <v3.17/all.mmu>;
 use <properties.mmu>;
 use <devices/cpu.mmu>;
-path fault(addr: page) in "mm/memory.c" requires pmd_linked(addr) {
-    let new = alloc_page() else return;
-    lock ptl(addr);
-    if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
-    unlock ptl(addr);
-}
-path unmap(addr: page) in "mm/rmap.c" requires pmd_linked(addr) {
-    lock ptl(addr);
-    if (pmd_linked(addr) && pte_present(addr)) {
-        let f = pte_frame(addr);
-        ptep_clear_flush(addr);
-        put_page(f);
-    }
-    unlock ptl(addr);
-}
-path protect(addr: page) in "mm/mprotect.c" requires pmd_linked(addr) {
+""" + OF_THE_KERNEL + """path protect(addr: page) in "mm/mprotect.c" requires pmd_linked(addr) {
     lock ptl(addr);
     if (pmd_linked(addr) && pte_present(addr)) { wrprotect_pte(addr); flush_tlb_page(addr); }
     unlock ptl(addr);

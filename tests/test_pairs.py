@@ -23,6 +23,7 @@ from mmucheck.syntax.diagnostics import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from oracle.search import Oracle
+from small_paths import OF_THE_KERNEL
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = """
@@ -59,22 +60,7 @@ path copy_early_unlock(addr: page) in "mm/memory.c" requires mapped(addr) requir
     put_page(old);
     put_page(old);
 }
-path fault(addr: page) in "mm/memory.c" requires pmd_linked(addr) {
-    let new = alloc_page() else return;
-    lock ptl(addr);
-    if (pmd_linked(addr) && pte_none(addr)) { set_pte(addr, new, writable); } else { put_page(new); }
-    unlock ptl(addr);
-}
-path unmap(addr: page) in "mm/rmap.c" requires pmd_linked(addr) {
-    lock ptl(addr);
-    if (pmd_linked(addr) && pte_present(addr)) {
-        let f = pte_frame(addr);
-        ptep_clear_flush(addr);
-        put_page(f);
-    }
-    unlock ptl(addr);
-}
-path remap(addr: page, new: frame) in "mm/memory.c" requires pmd_linked(addr) {
+""" + OF_THE_KERNEL + """path remap(addr: page, new: frame) in "mm/memory.c" requires pmd_linked(addr) {
     lock ptl(addr);
     if (pmd_linked(addr) && pte_present(addr)) {
         ptep_clear_flush(addr);

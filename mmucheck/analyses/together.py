@@ -26,7 +26,7 @@ SHARE = 0.25
 
 
 @record
-class Crowd:
+class Group:
     """Pairs that are asked the same property of, on the same devices."""
 
     pairs: tuple[Obligation, ...]
@@ -57,8 +57,8 @@ def together(systems: Systems, wanted: Iterable[Obligation], limits: Limits, job
         if groups and (limits.memory or (jobs > 1 and len(groups) > 1)):
             _parallel(systems, groups, (limits, kept), min(jobs, len(groups)), heard, found.append)
         else:
-            for crowd in groups:
-                _decide(systems, crowd, (limits, kept), heard, found.append)
+            for group in groups:
+                _decide(systems, group, (limits, kept), heard, found.append)
     except KeyboardInterrupt as stop:
         raise Interrupted(found, len(wanted)) from stop
     return found
@@ -72,31 +72,31 @@ def _key(systems: Systems, one: Obligation, limits: Limits) -> str:
     return keys_of(systems.form(one.subject), systems.properties(one.subject, [one.property]), limits)[one.property]
 
 
-def _crowds(systems: Systems, wanted: Iterable[Obligation]) -> list[Crowd]:
+def _crowds(systems: Systems, wanted: Iterable[Obligation]) -> list[Group]:
     """The pairs that one crowd may tell of: of the same subject but for its paths, which are of the same two levels of the page table."""
     found: dict[tuple[Subject, tuple[str, str], str], list[Obligation]] = {}
     for one in wanted:
         levels = {systems.system(replace(one.subject, paths=(path,))).levels for path in one.subject.paths}
         if len(levels) == 1:
             found.setdefault((replace(one.subject, paths=()), levels.pop(), one.property), []).append(one)
-    return [Crowd(tuple(pairs)) for pairs in found.values() if len(pairs) >= FEWEST]
+    return [Group(tuple(pairs)) for pairs in found.values() if len(pairs) >= FEWEST]
 
 
 How = tuple["Limits", VerdictCache]
 
 
-def _decide(systems: Systems, crowd: Crowd, how: How, heard: Callable[[str], None], say: Say) -> bool:
+def _decide(systems: Systems, group: Group, how: How, heard: Callable[[str], None], say: Say) -> bool:
     """Say a result for each pair that is proved. False if there was no memory to tell."""
     from mmucheck.engines.joint import decide_jointly
 
     limits, kept = how
-    system, prop = _together(systems, crowd)
-    number = {path: i for i, path in enumerate(crowd.paths)}
+    system, prop = _together(systems, group)
+    number = {path: i for i, path in enumerate(group.paths)}
     by_pair: dict[tuple[int, int], Obligation] = {}
-    for o in crowd.pairs:
+    for o in group.pairs:
         i, j = sorted(number[path] for path in o.subject.paths)
         by_pair[i, j] = o
-    seconds = limits.timeout * SHARE * len(crowd.paths)
+    seconds = limits.timeout * SHARE * len(group.paths)
     try:
         joint = decide_jointly(system, by_pair, prop, limits, seconds, heard)
     except (MemoryError, RecursionError):
@@ -109,44 +109,44 @@ def _decide(systems: Systems, crowd: Crowd, how: How, heard: Callable[[str], Non
     return True
 
 
-def _together(systems: Systems, crowd: Crowd) -> tuple[System, PropertyDecl]:
+def _together(systems: Systems, group: Group) -> tuple[System, PropertyDecl]:
     """The crowd of all its paths, in their order, and what is asked of it."""
-    subject = crowd.pairs[0].subject
-    alone = [systems.system(replace(subject, paths=(path,))) for path in crowd.paths]
-    (prop,) = systems.properties(subject, [crowd.pairs[0].property])
+    subject = group.pairs[0].subject
+    alone = [systems.system(replace(subject, paths=(path,))) for path in group.paths]
+    (prop,) = systems.properties(subject, [group.pairs[0].property])
     shared = tuple(dict.fromkeys(v for s in alone for v in s.shared))
     return replace(alone[0], threads=tuple(s.threads[0] for s in alone), shared=shared, notes=(), crowd=True), prop
 
 
-def _parallel(systems: Systems, groups: list[Crowd], how: How, jobs: int, heard: Callable[[str], None], say: Say) -> None:
+def _parallel(systems: Systems, groups: list[Group], how: How, jobs: int, heard: Callable[[str], None], say: Say) -> None:
     from mmucheck.analyses.workers import Crew, Finished
 
     limits, kept = how
 
-    def told(_: Crowd, what: Result | Word) -> None:
+    def told(_: Group, what: Result | Word) -> None:
         if isinstance(what, Word):
             heard(what.text)
         else:
             say(what)
 
-    def ended(_: Crowd, how_it_ended: Finished | str) -> None:
+    def ended(_: Group, how_it_ended: Finished | str) -> None:
         """A process that dies leaves its pairs to be decided one by one."""
         if isinstance(how_it_ended, Finished):
             kept.warnings.extend(how_it_ended.warnings)
 
-    crew: Crew[Crowd, Result | Word] = Crew(jobs, partial(_workshop, systems.library, limits, kept), limits.memory)
+    crew: Crew[Group, Result | Word] = Crew(jobs, partial(_workshop, systems.library, limits, kept), limits.memory)
     crew.run(groups, told, ended)
 
 
-def _workshop(library: Library, limits: Limits, kept: VerdictCache) -> Callable[[Crowd, Callable[[Result | Word], None]], Finished]:
+def _workshop(library: Library, limits: Limits, kept: VerdictCache) -> Callable[[Group, Callable[[Result | Word], None]], Finished]:
     """In a worker: what does its tasks."""
     from mmucheck.analyses.plan import Builder
     from mmucheck.analyses.workers import Finished
 
     systems = Builder(library)
 
-    def work(crowd: Crowd, say: Callable[[Result | Word], None]) -> Finished:
-        enough = _decide(systems, crowd, (limits, kept), lambda text: say(Word(text)), say)
+    def work(group: Group, say: Callable[[Result | Word], None]) -> Finished:
+        enough = _decide(systems, group, (limits, kept), lambda text: say(Word(text)), say)
         return Finished(tuple(kept.warnings), spent=not enough)
 
     return work

@@ -30,7 +30,8 @@ IDLE, DONE = -1, -2
 ALIVE = "alive.table"
 """How many tables beside the witness a state tells apart: they are numbered in order of appearance."""
 
-_CACHE_LOOKS = ("cached", "cached_writable", "table_cached")
+_CACHE_LOOKS = frozenset({"cached", "cached_writable", "table_cached"})
+_FREED = frozenset({"freed", "table_freed"})
 
 
 class Scope:
@@ -57,7 +58,7 @@ class Scope:
         self.entries = [(d.name, *entry) for d in system.devices for entry in cache_slots(d, layout)]
         """What devices cache: (device, cache, slot, pages or tables)."""
         self.writes = any(e.name == "cached_writable" for p in properties for e in subexpressions(p.formula) if isinstance(e, Look))
-        self.eager = not self.evicts and all(only_held(p.formula) for p in properties)
+        self.eager = not self.evicts and all(only_breaks(p.formula, _CACHE_LOOKS) for p in properties)
         """More entries in caches only break more: what can be filled is filled at once, and what nobody asks about is forgotten."""
         self.silent = self.eager and all(about_entries(p.formula) for p in properties)
         """Nothing breaks where no device holds anything."""
@@ -75,7 +76,7 @@ class Scope:
             return False
         if any(c.source or c.of != "pages" for d in self.system.devices for c in d.caches) or not self.frames or self.tables:
             return False
-        if not all(left_by_handlers(p, self.handlers) <= {"cached"} and only_freed(p.formula) for p in self.properties):
+        if not all(left_by_handlers(p, self.handlers) <= {"cached"} and only_breaks(p.formula, _FREED) for p in self.properties):
             return False
         for handler in self.handlers:
             fills = fills_of(handler)
@@ -129,30 +130,16 @@ def _asks_entry(condition: Expr) -> bool:
     return isinstance(condition, Look) and condition.name in _CACHE_LOOKS
 
 
-def only_freed(formula: Expr, positive: bool = True) -> bool:
-    """Whether what is freed only makes a formula false: then a run in which less is held breaks no less."""
+def only_breaks(formula: Expr, asked: frozenset[str], positive: bool = True) -> bool:
+    """Whether a formula asks these of the bound frame or table so that what is true of them only makes it false: more of it never repairs
+    anything. Caches on the left of implications, and that nothing is freed on the right, are asked so."""
     if isinstance(formula, Op):
         if formula.op == "!":
-            return only_freed(formula.args[0], not positive)
+            return only_breaks(formula.args[0], asked, not positive)
         if formula.op == "->":
-            return only_freed(formula.args[0], not positive) and only_freed(formula.args[1], positive)
+            return only_breaks(formula.args[0], asked, not positive) and only_breaks(formula.args[1], asked, positive)
         if formula.op in ("&&", "||"):
-            return all(only_freed(a, positive) for a in formula.args)
-    asks = any(isinstance(e, Look) and e.name in ("freed", "table_freed") for e in subexpressions(formula))
-    return not asks or (not positive and isinstance(formula, Look))
-
-
-def only_held(formula: Expr, positive: bool = True) -> bool:
-    """Whether a formula asks caches only on the left of implications, for the bound frame or table: then an entry more never makes it
-    true."""
-    if isinstance(formula, Op):
-        if formula.op == "!":
-            return only_held(formula.args[0], not positive)
-        if formula.op == "->":
-            return only_held(formula.args[0], not positive) and only_held(formula.args[1], positive)
-        if formula.op in ("&&", "||"):
-            return all(only_held(a, positive) for a in formula.args)
-    looks = [e for e in subexpressions(formula) if isinstance(e, Look) and e.name in _CACHE_LOOKS]
-    if not looks:
+            return all(only_breaks(a, asked, positive) for a in formula.args)
+    if not any(isinstance(e, Look) and e.name in asked for e in subexpressions(formula)):
         return True
-    return not positive and isinstance(formula, Look) and formula.name != "has" and isinstance(formula.args[2], Local)
+    return not positive and isinstance(formula, Look) and formula.name in asked and isinstance(formula.args[-1], Local)

@@ -101,4 +101,3 @@ def _signed(value: int) -> int:
     """A difference of 64-bit numbers."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
-
