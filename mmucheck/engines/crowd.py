@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import said
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Doers, Member, MemberCell, Met, Outcome
-from mmucheck.engines.solver import Limits, Solver
+from mmucheck.engines.joins import Joins
+from mmucheck.engines.solver import Limits
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.crowd import MemberWorld, Write, Writes, at_heads
+from mmucheck.lower.crowd import ENTRY, MemberWorld, Write, Writes
 from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
 from mmucheck.lower.scope import State
-from mmucheck.machine.terms import Term, Terms, evaluate
 
 METHOD = "thread-modular exploration"
 MAX_STATES = 6_000_000
@@ -35,33 +35,37 @@ class _Again(Exception):
 
 class Exploration:
     """The states of every path of a crowd, for properties that ask about the same kinds of things. ``apart``: for each path those, as
-    bits, that never run beside it."""
+    bits, that never run beside it; ``joins``: of an exploration of the same paths before."""
 
     def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float,
-                 apart: Sequence[int] = ()) -> None:  # fmt: skip
+                 apart: Sequence[int] = (), joins: Joins | None = None) -> None:  # fmt: skip
         self._crowd, self._properties = Crowd(system), tuple(properties)
         self._limits, self._deadline = limits, deadline
         self._apart = apart or [0] * len(system.threads)
+        self._joins = joins or Joins(limits)
+        self._joins.deadline = deadline
         self._wanted = {p.name for p in properties}
         self.written: list[frozenset[Write]] = [frozenset() for _ in system.threads]
         self._aligned: dict[str, int] = {}
-        self._terms = Terms()
         self._starts: list[dict[str, Any]] = []
         self._given: list[list[dict[str, int]]] | None = None
         self.outcome = Outcome()
 
     def repeat(self, members: Sequence[Sequence[dict[str, int]]]) -> Outcome:
-        """Explore the cells of these members and no others: whether they are all is for ``evidence``."""
-        self._given = [list(reversed(of_path)) for of_path in members]
+        """Explore the cells of these members (of each path, of each segment) and no others: whether they are all is for ``evidence``."""
+        self._given = [list(of_segment) for of_segment in members]
         return self.run()
 
     def evidence(self) -> list[tuple[str, list[dict[str, int]]]]:
-        """For each path, SMT-LIB script of what must be unsatisfiable if every cell has been explored, and a member of every cell."""
-        terms = self.outcome.members[0].world.terms
-        return [
-            (covering(terms, m.world.assume, [c.condition() for c in m.cells]), [c.model for c in m.cells])
-            for m in self.outcome.members[1:]
-        ]  # fmt: skip
+        """For each path, for each segment of it: SMT-LIB script of what must be unsatisfiable if every cell has been explored, and a member
+        of every cell."""
+        found = []
+        for member in self.outcome.members[1:]:
+            for segment in member.world.segments:
+                cells = [member.cells[i] for i in member.of(segment)]
+                text = covering(self._joins.terms, member.world.assume, [c.condition() for c in cells])
+                found.append((text, [c.model for c in cells]))
+        return found
 
     def run(self) -> Outcome:
         """Explore until nothing new comes up, every property is in doubt, or a limit is reached."""
@@ -84,7 +88,7 @@ class Exploration:
         writes = [Writes(), *(Writes(self._written_beside(i)) for i in range(number))]
         try:
             worlds = [
-                MemberWorld(system, self._properties, said, own, self._terms, starts)
+                MemberWorld(system, self._properties, said, own, self._joins.terms, starts)
                 for system, own, starts in zip(systems, writes, known, strict=True)
             ]  # fmt: skip
         except ValueError as obstacle:
@@ -268,7 +272,7 @@ class Exploration:
         for member in self.outcome.members[1:]:
             if common not in member.entries:
                 member.entries[common] = met[1]
-                for number in range(len(member.cells)):
+                for number in member.of(ENTRY):
                     self._enter(member, number, common)
 
     def _enter(self, member: Member, number: int, common: tuple[tuple[str, Any], ...]) -> None:
@@ -288,7 +292,7 @@ class Exploration:
         arrived = member.arrivals.get(arrival)
         if arrived is None:
             arrived = member.arrivals[arrival] = Arrived()
-            for other in range(len(member.cells)):
+            for other in member.of(head):
                 if self._may_join(member, arrival, other):
                     arrived.targets.append(other)
         if abstract not in arrived.states:
@@ -299,61 +303,45 @@ class Exploration:
     def _may_join(self, member: Member, arrival: Arrival, target: int) -> bool:
         """Whether numbers of the cell that the arrival comes from may be such as they are in another."""
         world, kept, stands = member.world, arrival.kept, arrival.stands
-        one, other, terms = member.cells[arrival.source], member.cells[target], world.terms
+        one, other = member.cells[arrival.source], member.cells[target]
         for comparison in world.order_at(arrival.head, self._aligned):
-            one.truth(comparison)
             other.truth(comparison)
-        for term, true in one.truths.items():
-            if other.truths.get(term, true) != true and not at_heads((term,)) - kept:
-                return False
-        values = evaluate([t for _, t in stands], one.model)
-        model = {n: v for n, v in one.model.items() if "!head" not in n or n in kept}
-        model |= {n: v for n, v in other.model.items() if "!head" in n and n not in kept}
-        model |= dict(zip((n for n, _ in stands), values, strict=True))
-        if evaluate([other.condition()], model)[0]:
-            return True
-        names = {n for cell in (one, other) for n in at_heads(cell.truths)} | {n for n, _ in stands}
-        fresh = {world.number(n): world.number(n + "'") for n in sorted(names - kept)}
-        (moved,) = terms.substitute([other.condition()], fresh)
-        equal = [terms.eq(world.aligned(fresh.get(world.number(n), world.number(n)), n, self._aligned), t) for n, t in stands]
-        answer = self._ask([*world.assume, one.condition(), moved, *equal])
-        return answer is not None
+        return self._joins.may_join(world, stands, kept, one, other, self._aligned)
 
     def _another_cell(self) -> bool:
         """Whether there are numbers outside all cells; if so, a cell for some of them has been begun."""
-        return any(self._begin_cell(i) for i in range(len(self.outcome.members) - 1))
+        return any(self._begin_cell(m, segment) for m in self.outcome.members[1:] for segment in m.world.segments)
 
-    def _begin_cell(self, path: int) -> bool:
-        """The same for one path."""
-        member = self.outcome.members[1 + path]
+    def _begin_cell(self, member: Member, segment: int) -> bool:
+        """The same for one segment of a path."""
+        known = member.of(segment)
         if self._given is not None:
-            known = self._given[path]
-            model = known[-1 - len(member.cells)] if len(member.cells) < len(known) else None
+            given = self._given[self._place(member, segment)]
+            model = given[len(known)] if len(known) < len(given) else None
         else:
-            model = self._ask(self._outside(member))
+            size = tuple(len(member.cells[i].truths) for i in known)
+            if member.covered.get(segment) == size:
+                return False
+            model = self._joins.outside(member.world, segment, (member.cells[i] for i in known))
+            if model is None:
+                member.covered[segment] = size
         if model is None:
             return False
-        member.cells.append(MemberCell(member.world, model))
+        member.cells.append(MemberCell(member.world, model, segment=segment))
         number = len(member.cells) - 1
-        for common in list(member.entries):
+        for common in list(member.entries) if segment == ENTRY else ():
             self._enter(member, number, common)
         for arrival, arrived in list(member.arrivals.items()):
-            if self._may_join(member, arrival, number):
+            if arrival.head == segment and self._may_join(member, arrival, number):
                 arrived.targets.append(number)
                 for state, met in list(arrived.states.items()):
                     self._put(member, number, state, met)
         return True
 
-    def _outside(self, member: Member) -> list[Term]:
-        """True of numbers in no cell of a path."""
-        return [*member.world.assume, *(member.world.terms.not_(c.condition()) for c in member.cells)]
-
-    def _ask(self, assertions: Iterable[Term]) -> dict[str, int] | None:
-        remaining = max(0.001, self._deadline - time.monotonic()) if self._deadline else 0.0
-        answer = Solver(list(assertions), (), self._limits, strategy="few").check(timeout=remaining)
-        if answer.status == "unknown":
-            raise Exhausted(answer.reason)
-        return answer.model if answer.status == "sat" else None
+    def _place(self, member: Member, segment: int) -> int:
+        """Which one it is of all segments of all paths."""
+        before = self.outcome.members[1 : self.outcome.members.index(member)]
+        return sum(len(m.world.segments) for m in before) + member.world.segments.index(segment)
 
 
 def _joined(known: Doers | None, more: Doers) -> Doers:

@@ -15,13 +15,14 @@ from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import claims_of, kind_of
 from mmucheck.engines.crowd import METHOD, Exploration
 from mmucheck.engines.forms import unknown_variable
+from mmucheck.engines.joins import Joins
 from mmucheck.engines.members import Blamed, Member, Met
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import out_of_reach
 from mmucheck.engines.verdicts import PROVED, Decision
 from mmucheck.ir.overlap import Held
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.crowd import Write
+from mmucheck.lower.crowd import ENTRY, Write
 from mmucheck.lower.scope import State
 
 Pair = tuple[int, int]
@@ -83,6 +84,7 @@ class _Search:
         self.pairs, self._end, self.out, self._heard = set(wanted), end, out, heard
         self._numbers: list[int] = []
         self._written: dict[int, frozenset[Write]] = {}
+        self._joins = Joins(limits)
 
     def run(self) -> _Crowd | None:
         """The first that is proved, None if there is none."""
@@ -94,7 +96,7 @@ class _Search:
             self.pairs = set(left)
             deadline = time.monotonic() + (self._end - time.monotonic()) / SHARES if self._end else 0.0
             system = replace(self._system, threads=tuple(self._system.threads[i] for i in self._numbers), crowd=True)
-            crowd = _Crowd(system, self._properties, self._limits, deadline, self._apart(), self._heard)
+            crowd = _Crowd(system, self._properties, self._limits, deadline, self._apart(), self._joins, self._heard)
             crowd.written = [self._written.get(i, frozenset()) for i in self._numbers]
             reason = crowd.run().reason
             if not crowd.outcome.members:
@@ -203,8 +205,8 @@ class _Crowd(Exploration):
     """An exploration that goes on for a while after a state that it cannot do for, to find more such. ``blamed``: those."""
 
     def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float, apart: Sequence[int],
-                 heard: Heard) -> None:  # fmt: skip
-        super().__init__(system, properties, limits, deadline, apart)
+                 joins: Joins, heard: Heard) -> None:  # fmt: skip
+        super().__init__(system, properties, limits, deadline, apart, joins)
         self.blamed: list[Blamed] = []
         self._enough = 0
         self._heard = heard
@@ -214,8 +216,8 @@ class _Crowd(Exploration):
         self.blamed, self._enough = [], 0
 
     def _explore(self) -> None:
-        for path in range(len(self.outcome.members) - 1):  # all at once: what they write, and what goes wrong, is known sooner
-            self._begin_cell(path)
+        for member in self.outcome.members[1:]:  # all at once: what they write, and what goes wrong, is known sooner
+            self._begin_cell(member, ENTRY)
         super()._explore()
 
     def _taken_for_granted(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmucheck.engines.cells import Cell, Exhausted
-from mmucheck.lower.crowd import MemberWorld, Writes
+from mmucheck.lower.crowd import ENTRY, MemberWorld, Writes
 from mmucheck.lower.faces import Deed, Shared, Stand
 from mmucheck.lower.scope import State
 from mmucheck.machine.terms import Term
@@ -33,8 +33,8 @@ class Blamed(Exhausted):
 
 @record
 class Arrival:
-    """Control comes to the ``head`` of a loop, from the ``source``-th cell: what the variables there stand for, and which variables of
-    outer loops are still in use."""
+    """Control comes to the ``head`` of a loop, from the ``source``-th cell: what the variables there stand for, and which arguments and
+    variables of outer loops are still in use."""
 
     source: int
     head: int
@@ -52,8 +52,10 @@ class Arrived:
 
 @dataclass
 class MemberCell(Cell[MemberWorld]):
-    """One choice of the numbers of one path, and the states seen for it with what they have met."""
+    """One choice of the numbers of one path on a ``segment`` of it (where that begins), and the states seen for it with what they have
+    met."""
 
+    segment: int = ENTRY
     seen: dict[State, Met] = field(default_factory=dict)
     faces: dict[tuple[Any, ...], tuple[Shared, Stand, tuple[int, int]]] = field(default_factory=dict)
     deeds: dict[tuple[Any, ...], tuple[Shared, Deed] | None] = field(default_factory=dict)
@@ -77,7 +79,8 @@ class MemberCell(Cell[MemberWorld]):
 @dataclass
 class Member:
     """A program of the crowd: its world, what it ``writes``, its ``bit`` (0 for nothing), the programs that it ``reaches`` with what it
-    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads."""
+    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads; ``covered``: of segments, how
+    many comparisons each of its cells had made when there were no numbers outside."""
 
     world: MemberWorld
     writes: Writes
@@ -86,7 +89,12 @@ class Member:
     cells: list[MemberCell] = field(default_factory=list)
     entries: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
+    covered: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ends: bool = False
+
+    def of(self, segment: int) -> list[int]:
+        """The cells of a segment."""
+        return [i for i, cell in enumerate(self.cells) if cell.segment == segment]
 
 
 @dataclass

@@ -19,7 +19,7 @@ from mmucheck.engines.pairs import Member, PairSession
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
 from mmucheck.ir.program import Program, PropertyDecl, System, without_drops
-from mmucheck.lower.crowd import MemberWorld
+from mmucheck.lower.crowd import MemberWorld, segments
 from mmucheck.lower.unroll import Act
 
 Kind = tuple[bool, bool]
@@ -183,14 +183,14 @@ class CrowdSession:
         return confirmed((text for kind in kinds for text, _ in self._done[kind].evidence()), self.limits)
 
     def evidence(self, prop: PropertyDecl) -> list[tuple[str, list[Member]]]:
-        """See ThreadsSession: for each kind of claim, for each path."""
+        """See ThreadsSession: for each kind of claim, for each path, for each of its segments."""
         kinds = dict.fromkeys(map(kind_of, claims_of(prop, self.system)))
         return [found for kind in kinds for found in self._done[kind].evidence()]
 
     def repeat(self, prop: PropertyDecl, members: Sequence[Sequence[Member]]) -> str:
         """See ThreadsSession."""
         kinds = list(dict.fromkeys(map(kind_of, claims_of(prop, self.system))))
-        size = len(self.system.threads)
+        size = sum(len(segments(p)) for p in self.system.threads)
         obstacle = out_of_reach(self.system)
         if obstacle or len(members) != size * len(kinds):
             return obstacle or f"the property needs {size * len(kinds)} exploration(s), there are cells of {len(members)}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from mmucheck.ir.program import Expr, LockDecl, PropertyDecl, Step, System
+from mmucheck.ir.program import Expr, LockDecl, Program, PropertyDecl, Step, System
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.faces import ACTIVE, Faces, Turn, pending, reads
 from mmucheck.lower.meetings import Meetings
@@ -30,6 +30,9 @@ from mmucheck.machine.visibility import changes_table, changes_upper
 
 Cover = Callable[[PropertyDecl], Sequence[Expr]]
 
+
+ENTRY = -1
+"""The segment of a path before its first loop; the others are named by the head at which they begin."""
 
 Write = tuple[str, frozenset[tuple[str, str]]]
 """Page or region, and the locks that cover what is written."""
@@ -172,7 +175,9 @@ class MemberWorld:
         self._pc = self._shape.places[f"{self.me.name}.pc"]
         program = self.me.program
         self.heads = program.back_edge_targets()
+        self.segments = segments(program)
         self.varying = {head: self._varying(head) for head in self.heads}
+        self._given = frozenset(self.me.local(n) for n, _ in program.params)
         self.realigned = False
         self.counts_runs = ACTIVE in self.names
 
@@ -318,12 +323,16 @@ class MemberWorld:
         return tuple(values), tuple(stands)
 
     def order_at(self, head: int, aligned: dict[str, int]) -> list[Term]:
-        """Where the numbers that the loop at this head changes, and those that the path is given, stand to the witness: asked of every
-        cell, so that behind a loop it is known whether it has come by."""
+        """Where the numbers that the loop at this head changes, and those that the path is given and still uses, stand to the witness: asked
+        of every cell, so that behind a loop it is known whether it has come by."""
         found = self._order.get(head)
         if found is None:
             program, here = self.me.program, self.terms.var("a", NUMBER)
-            given = [self.starts[0][self.me.local(n)] for n, _ in program.params if program.locals[n] not in ("bool", "frame", "table")]
+            live = self._moves.live(self.me, head)
+            given = [
+                self.starts[0][self.me.local(n)] for n, _ in program.params
+                if n in live and program.locals[n] not in ("bool", "frame", "table")
+            ]  # fmt: skip
             own = [self.aligned(self.number(n), n, aligned) for n in (self._head_name(head, p) for p in self.varying[head])]
             found = [self.terms.ult(here, n) for n in (*own, *given)]
             found += [self.terms.eq(self.scope.machine.looks.page_key(n), self.starts[0]["page.a.key"]) for n in own]
@@ -342,12 +351,21 @@ class MemberWorld:
         return self.terms.aligned(variable, aligned[name])
 
     def mentioned(self, state: Sequence[Any]) -> frozenset[str]:
-        """The variables at loop heads in terms of which a state is."""
+        """The arguments and variables at loop heads in terms of which a state is."""
         numbers = tuple(state[i] for i in self._numbers)
         found = self._mentioned.get(numbers)
         if found is None:
-            found = self._mentioned[numbers] = at_heads(numbers)
+            found = self._mentioned[numbers] = self.own(numbers)
         return found
+
+    def own(self, numbers: Iterable[Term]) -> frozenset[str]:
+        """The arguments and variables at loop heads in terms. All other variables are the witness's."""
+        return frozenset(t.name for t in postorder(numbers) if t.op == "var" and ("!head" in t.name or t.name in self._given))
+
+
+def segments(program: Program) -> tuple[int, ...]:
+    """Where the segments of a path begin: ENTRY, and the heads of its loops."""
+    return ENTRY, *sorted(program.back_edge_targets())
 
 
 def _locks(system: System) -> tuple[LockDecl, ...]:

@@ -127,6 +127,9 @@ class Moves:
             if not self._domain.boolean(self._machine.may_drop(run, which)):  # type: ignore[arg-type]
                 return None
             run[which] = False
+            of, slot, _ = which.split(".")
+            if not self._domain.boolean(self._machine.looks.slot_freed(run, of, slot)):  # type: ignore[arg-type]
+                return None  # nobody asks for unknown holders but to see whether it is freed: they may as well let go later
         elif what == "evict":
             device, cache, slot = which
             if not run.now(f"{device}.{cache}.{slot}.valid"):

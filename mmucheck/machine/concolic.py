@@ -85,7 +85,7 @@ class Concolic:
                 return not self.boolean(a.args[0])
             case "and":
                 within = self._within(a.args)
-                return all(self.boolean(x) for x in cheap_first(a.args)) if within is None else within
+                return self._all(cheap_first(a.args)) if within is None else within
             case "or":
                 return any(self.boolean(x) for x in cheap_first(a.args))
             case "ite":
@@ -116,6 +116,31 @@ class Concolic:
             return None
         last = self.terms.const(-size.value, NUMBER)  # the block whose end wraps to 0: nothing lies before that
         return self._truth(self.terms.eq(self.terms.aligned(a, bits), start)) and not self._truth(self.terms.eq(start, last))
+
+    def _all(self, args: list[Value]) -> bool:
+        """Whether all hold. Comparisons of numbers are asked as one: of those that do not hold nobody cares which."""
+        compared = [a for a in args if isinstance(a, Later) and self._compares(a)]
+        if len(compared) > 1 and not all(self.boolean(a) for a in args if a not in compared):
+            return False
+        if len(compared) > 1:
+            return self._truth(self.terms.and_(*map(self._comparison, compared)))
+        return all(self.boolean(x) for x in args)
+
+    def _compares(self, a: Later) -> bool:
+        """Whether it compares numbers, or denies that. Works out both sides."""
+        if a.op == "not":
+            return isinstance(a.args[0], Later) and self._compares(a.args[0])
+        if a.op not in ("=", "<") or a.value is not None:
+            return False
+        left, right = map(self.force, a.args)
+        return isinstance(left, Term) or isinstance(right, Term)
+
+    def _comparison(self, a: Value) -> Term:
+        assert isinstance(a, Later)
+        if a.op == "not":
+            return self.terms.not_(self._comparison(a.args[0]))
+        left, right = (self._term(self.force(x)) for x in a.args)
+        return self.terms.eq(left, right) if a.op == "=" else self.terms.ult(left, right)
 
     def _same(self, a: int | Term, b: int | Term) -> bool:
         assert self.oracle is not None
