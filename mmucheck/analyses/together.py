@@ -1,15 +1,17 @@
-"""Pairs of paths that are decided together: what one crowd of all of them tells (mmucheck.engines.joint), before each is asked alone."""
+"""Pairs of paths that are decided together: what a path alone tells of all its pairs, and one crowd of all of them
+(mmucheck.engines.joint), before each pair is asked by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mmucheck.analyses.run import Interrupted, Result, Say, scope_of
+from mmucheck.analyses.run import Interrupted, Result, Say, run, scope_of
 from mmucheck.analyses.subjects import Obligation, Subject, Systems
 from mmucheck.analyses.verdict_cache import VerdictCache, keys_of
+from mmucheck.engines.verdicts import REFUTED, Decision
 from mmucheck.records import record
 
 if TYPE_CHECKING:
@@ -45,14 +47,18 @@ class Word:
 
 def together(systems: Systems, wanted: Iterable[Obligation], limits: Limits, jobs: int, heard: Callable[[str], None],
              kept: VerdictCache) -> list[Result]:  # fmt: skip
-    """Results of those pairs that are proved together; of the others nothing is said. They are kept like any verdict of the pair: what is
-    proved of more runs is proved. ``jobs`` crowds at a time; under a limit of memory in processes of their own.
+    """Results of those pairs that are refuted by one of their paths alone, or proved together; of the others nothing is said. Proofs are
+    kept like any verdict of the pair: what is proved of more runs is proved. ``jobs`` crowds at a time; under a limit of memory in
+    processes of their own.
 
     Raises Interrupted with what is decided so far.
     """
     wanted = list(wanted)
     found: list[Result] = []
     try:
+        found += _broken_alone(systems, wanted, limits, jobs, heard, kept)
+        broken = {r.obligation for r in found}
+        wanted = [o for o in wanted if o not in broken]
         groups = _crowds(systems, (o for o in wanted if not _known(systems, o, limits, kept)))
         if groups and (limits.memory or (jobs > 1 and len(groups) > 1)):
             _parallel(systems, groups, (limits, kept), min(jobs, len(groups)), heard, found.append)
@@ -62,6 +68,28 @@ def together(systems: Systems, wanted: Iterable[Obligation], limits: Limits, job
     except KeyboardInterrupt as stop:
         raise Interrupted(found, len(wanted)) from stop
     return found
+
+
+def _broken_alone(systems: Systems, wanted: Sequence[Obligation], limits: Limits, jobs: int, heard: Callable[[str], None],
+                  kept: VerdictCache) -> list[Result]:  # fmt: skip
+    """The pairs with a path that breaks the property by itself: it does so, too, where the other has not begun. Not where the property
+    is about the end, which both have to come to, nor where the other path gives the page table other levels."""
+    alone: dict[Obligation, list[Obligation]] = {}
+    for o in wanted:
+        (prop,) = systems.properties(o.subject, [o.property])
+        for path in dict.fromkeys(o.subject.paths) if prop.when == "always" else ():
+            one = Obligation(replace(o.subject, paths=(path,)), o.property)
+            if systems.system(one.subject).levels == systems.system(o.subject).levels:
+                alone.setdefault(one, []).append(o)
+    found: dict[Obligation, Result] = {}
+    results = run(systems, alone, limits, jobs, lambda done, of, _: heard(f"each path alone: {done} of {of}"), kept, traces=False)
+    for result in results:
+        if result.decision is not None and result.decision.verdict == REFUTED:
+            name = result.obligation.subject.path_names[0]
+            decision = Decision(REFUTED, f"`{name}` alone: the other path need not begin")
+            for o in alone[result.obligation]:
+                found.setdefault(o, Result(o, decision, scope_of(o.subject), None, systems.notes(o.subject)))
+    return list(found.values())
 
 
 def _known(systems: Systems, one: Obligation, limits: Limits, kept: VerdictCache) -> bool:

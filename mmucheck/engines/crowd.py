@@ -15,8 +15,8 @@ from typing import Any
 from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import said
 from mmucheck.engines.evidence import covering
-from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Doers, Member, MemberCell, Met, Outcome
 from mmucheck.engines.joins import Joins
+from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Doers, Member, MemberCell, Met, Outcome
 from mmucheck.engines.solver import Limits
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
@@ -35,19 +35,18 @@ class _Again(Exception):
 
 class Exploration:
     """The states of every path of a crowd, for properties that ask about the same kinds of things. ``apart``: for each path those, as
-    bits, that never run beside it; ``joins``: of an exploration of the same paths before."""
+    bits, that never run beside it; ``skip``: those, as bits, that never run."""
 
     def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float,
-                 apart: Sequence[int] = (), joins: Joins | None = None) -> None:  # fmt: skip
+                 apart: Sequence[int] = ()) -> None:  # fmt: skip
         self._crowd, self._properties = Crowd(system), tuple(properties)
-        self._limits, self._deadline = limits, deadline
-        self._apart = apart or [0] * len(system.threads)
-        self._joins = joins or Joins(limits)
-        self._joins.deadline = deadline
+        self._limits, self.deadline = limits, deadline
+        self.apart, self.skip = list(apart) or [0] * len(system.threads), 0
+        self._joins = Joins(limits)
         self._wanted = {p.name for p in properties}
         self.written: list[frozenset[Write]] = [frozenset() for _ in system.threads]
         self._aligned: dict[str, int] = {}
-        self._starts: list[dict[str, Any]] = []
+        self._worlds: dict[int, MemberWorld] = {}
         self._given: list[list[dict[str, int]]] | None = None
         self.outcome = Outcome()
 
@@ -75,7 +74,6 @@ class Exploration:
                 self._explore()
                 self._taken_for_granted()
             except _Again:
-                self.written = [w | frozenset(m.writes.found) for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
                 continue
             except Exhausted as limit:
                 self.outcome.reason = str(limit)
@@ -83,19 +81,13 @@ class Exploration:
 
     def _begin(self) -> None:
         number = len(self._crowd.system.threads)
-        systems = [self._crowd.idle(), *(self._crowd.member(i) for i in range(number))]
-        known: list[Sequence[dict[str, Any]]] = [self._starts, *(() for _ in range(number))]
-        writes = [Writes(), *(Writes(self._written_beside(i)) for i in range(number))]
         try:
-            worlds = [
-                MemberWorld(system, self._properties, said, own, self._joins.terms, starts)
-                for system, own, starts in zip(systems, writes, known, strict=True)
-            ]  # fmt: skip
+            worlds = [self._world(-1, frozenset()), *(self._world(i, self._written_beside(i)) for i in range(number))]
         except ValueError as obstacle:
             raise Exhausted(str(obstacle)) from None
-        self._starts = worlds[0].starts
-        bits = [(0, ALL), *((1 << i, ~apart) for i, apart in enumerate(self._apart))]
-        self.outcome = Outcome([Member(w, of, *b) for w, of, b in zip(worlds, writes, bits, strict=True)], self.outcome.states)
+        bits = [(0, ALL), *((1 << i, ~apart) for i, apart in enumerate(self.apart))]
+        self._joins.deadline, self._before = self.deadline, self.outcome.states
+        self.outcome = Outcome([Member(w, *b) for w, b in zip(worlds, bits, strict=True)], self.outcome.states)
         self._queue: deque[tuple[Member, int, State]] = deque()
         self._deeds: dict[Shared, dict[Deed, Doers]] = {}
         self._stands: dict[Shared, dict[Stand, None]] = {}
@@ -103,9 +95,18 @@ class Exploration:
         self._at: dict[tuple[Shared, Stand], list[tuple[Member, int, State]]] = {}
         self._idle = self.outcome.members[0]
 
+    def _world(self, number: int, written: frozenset[Write]) -> MemberWorld:
+        """The world of a path, of a thread that runs nothing for -1: one that was made before remembers its steps."""
+        found = self._worlds.get(number)
+        if found is None or not found.writes.learn(written):
+            system = self._crowd.idle() if number < 0 else self._crowd.member(number)
+            found = self._worlds[number] = MemberWorld(system, self._properties, said, Writes(written), self._joins.terms)
+        found.begin()
+        return found
+
     def _written_beside(self, number: int) -> frozenset[Write]:
         """What is written beside a path, as far as it is known."""
-        return frozenset().union(*(w for i, w in enumerate(self.written) if not self._apart[number] >> i & 1))
+        return frozenset().union(*(w for i, w in enumerate(self.written) if not self.apart[number] >> i & 1))
 
     def _explore(self) -> None:
         idle = self._idle
@@ -133,8 +134,12 @@ class Exploration:
     def _taken_for_granted(self) -> None:
         """Raises _Again if what the worlds were made with is not so. Asked at the end in any case: a small world is done before that
         is asked on the way."""
-        new = any(m.writes.found - w for w, m in zip(self.written, self.outcome.members[1:], strict=True))
-        if new or any(m.world.realigned for m in self.outcome.members):
+        written = [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+        if written != self.written:
+            self.written = written
+            if not all(m.world.writes.learn(self._written_beside(i)) for i, m in enumerate(self.outcome.members[1:])):
+                raise _Again
+        if any(m.world.realigned for m in self.outcome.members):
             raise _Again
         if any(cell.truths for cell in self._idle.cells):
             raise Exhausted("what is seen between two runs depends on a number")
@@ -143,9 +148,9 @@ class Exploration:
         self._taken_for_granted()
         if self._limits.rlimit and self.outcome.states > self._limits.rlimit:
             raise Exhausted("resource limit")
-        if self.outcome.states > MAX_STATES:
+        if self.outcome.states - self._before > MAX_STATES:
             raise Exhausted(f"more than {MAX_STATES} states")
-        if self._deadline and time.monotonic() > self._deadline:
+        if self.deadline and time.monotonic() > self.deadline:
             raise Exhausted("timeout")
 
     # ---- one state
@@ -200,9 +205,11 @@ class Exploration:
         return f"`{program.name}`, line {origin.span.line}" if program.name != "idle" else "between two runs"
 
     def _turn(self, member: Member, number: int, state: State, came: Turn, doers: Doers) -> None:
-        reaches, doer, needed = doers
-        if member.bit and not member.bit & reaches:
+        who, needed = doers
+        beside_it = who & member.beside
+        if not beside_it:
             return
+        doer = 0 if who == ALL else beside_it & -beside_it
         cell = member.cells[number]
         beside, others = cell.seen[state]
         met = (beside | doer, others | needed) if member.bit else (0, others | doer | needed)
@@ -220,11 +227,13 @@ class Exploration:
             came = turn(deed, stand)
             if came is None:
                 continue
-            before = turns.get(came)
-            if before is None or doers[0] & ~before[0]:
+            before = turns.get(came, (0, 0))
+            if doers[0] & ~before[0]:
                 turns[came] = _joined(before, doers)
-                for member, number, state in list(self._at[shared, stand]):
-                    self._turn(member, number, state, came, doers)
+                if any(doers[0] & m.beside and not before[0] & m.beside for m in self.outcome.members):
+                    for member, number, state in list(self._at[shared, stand]):
+                        if not before[0] & member.beside:
+                            self._turn(member, number, state, came, doers)
 
     def _follow(self, member: Member, number: int, state: State) -> None:
         world, cell = member.world, member.cells[number]
@@ -245,7 +254,7 @@ class Exploration:
                 done = world.done(after)
                 deed = cell.deed(state, after, done, renamed)
                 if deed is not None:
-                    self._publish(*deed, (member.reaches, member.bit, met[0] | met[1]))
+                    self._publish(*deed, (member.bit, met[0] | met[1]))
                 if done:
                     self._must_leave(member, after, met)
                     self._must_own(member, world.faces.owned(after), met)  # before what is left of it is made right for the next run
@@ -268,8 +277,8 @@ class Exploration:
         common = self._idle.world.neutral(state)
         if self._idle.world.counts_runs:
             begun = Deed(stand, replace(stand, running=(True, stand.running[1])), shared, (False, False))
-            self._publish(shared, begun, (ALL, 0, 0))
-        for member in self.outcome.members[1:]:
+            self._publish(shared, begun, (ALL, 0))
+        for member in self._running():
             if common not in member.entries:
                 member.entries[common] = met[1]
                 for number in member.of(ENTRY):
@@ -310,7 +319,11 @@ class Exploration:
 
     def _another_cell(self) -> bool:
         """Whether there are numbers outside all cells; if so, a cell for some of them has been begun."""
-        return any(self._begin_cell(m, segment) for m in self.outcome.members[1:] for segment in m.world.segments)
+        return any(self._begin_cell(m, segment) for m in self._running() for segment in m.world.segments)
+
+    def _running(self) -> list[Member]:
+        """Of the paths those that run."""
+        return [m for m in self.outcome.members[1:] if not m.bit & self.skip]
 
     def _begin_cell(self, member: Member, segment: int) -> bool:
         """The same for one segment of a path."""
@@ -345,4 +358,4 @@ class Exploration:
 
 
 def _joined(known: Doers | None, more: Doers) -> Doers:
-    return more if known is None else (known[0] | more[0], *more[1:])
+    return more if known is None or not known[0] else (known[0] | more[0], known[1])

@@ -7,7 +7,6 @@ What the crowd cannot do for is taken out of it, a pair or a path, and the rest 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,21 +14,20 @@ from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import claims_of, kind_of
 from mmucheck.engines.crowd import METHOD, Exploration
 from mmucheck.engines.forms import unknown_variable
-from mmucheck.engines.joins import Joins
 from mmucheck.engines.members import Blamed, Member, Met
 from mmucheck.engines.solver import Limits
 from mmucheck.engines.threads import out_of_reach
 from mmucheck.engines.verdicts import PROVED, Decision
 from mmucheck.ir.overlap import Held
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.crowd import ENTRY, Write
+from mmucheck.lower.crowd import ENTRY
 from mmucheck.lower.scope import State
 
 Pair = tuple[int, int]
 """Numbers of two paths, the first not greater."""
 Heard = Callable[[str], None]
 MORE = 20_000
-"""States that are still explored, at least, after the first that the crowd cannot do for: there may be more such."""
+"""States that are still explored, at least, after the last for which pairs were set apart: there may be more such."""
 SHARES = 3
 """Into so many parts the time that is left is cut: one is for the exploration at hand."""
 
@@ -81,68 +79,66 @@ class _Search:
     def __init__(self, system: System, wanted: Collection[Pair], properties: Sequence[PropertyDecl], limits: Limits, end: float,
                  out: dict[int | Pair, str], heard: Heard) -> None:  # fmt: skip
         self._system, self._properties, self._limits = system, properties, limits
-        self.pairs, self._end, self.out, self._heard = set(wanted), end, out, heard
-        self._numbers: list[int] = []
-        self._written: dict[int, frozenset[Write]] = {}
-        self._joins = Joins(limits)
+        self.pairs, self._end, self.out, self._heard = {p for p in wanted if not out.keys() & {p, *p}}, end, out, heard
+        self._numbers = sorted({i for pair in self.pairs for i in pair})
 
     def run(self) -> _Crowd | None:
         """The first that is proved, None if there is none."""
-        while True:
-            left = [p for p in self.pairs if p not in self.out and p[0] not in self.out and p[1] not in self.out]
-            self._numbers = sorted({i for pair in left for i in pair})
-            if not left or (self._end and time.monotonic() > self._end):
-                return None
-            self.pairs = set(left)
-            deadline = time.monotonic() + (self._end - time.monotonic()) / SHARES if self._end else 0.0
-            system = replace(self._system, threads=tuple(self._system.threads[i] for i in self._numbers), crowd=True)
-            crowd = _Crowd(system, self._properties, self._limits, deadline, self._apart(), self._joins, self._heard)
-            crowd.written = [self._written.get(i, frozenset()) for i in self._numbers]
+        system = replace(self._system, threads=tuple(self._system.threads[i] for i in self._numbers), crowd=True)
+        crowd = _Crowd(system, self._properties, self._limits, 0.0, self._blame, self._heard)
+        while self.pairs and not (self._end and time.monotonic() > self._end):
+            crowd.apart, crowd.skip = self._apart(), self._bits(set(range(len(self._system.threads))) - self.paths)
+            crowd.deadline = time.monotonic() + (self._end - time.monotonic()) / SHARES if self._end else 0.0
             reason = crowd.run().reason
             if not crowd.outcome.members:
                 self.out |= dict.fromkeys(self._numbers, reason)  # the argument does not apply
                 return None
             if not crowd.blamed and not reason:
                 return crowd
-            self._written |= dict(zip(self._numbers, crowd.written, strict=True))
-            known = len(self.out)
-            if crowd.blamed:
-                self._blame(crowd)
-            if len(self.out) == known:
+            known, size = len(self.out), len(self.paths)
+            if crowd.blamed and not crowd.parted:
+                self._blame_path(crowd)
+            if len(self.out) == known and not crowd.parted:
                 self._relieve(crowd, reason)
-            self._heard(f"{len(self._numbers)} paths together, {crowd.outcome.states} states: {_last(self.out)}")
+            self.pairs = {p for p in self.pairs if not self.out.keys() & {p, *p}}
+            self._heard(f"{size} paths together, {crowd.outcome.states} states: {_last(self.out)}")
+        return None
+
+    @property
+    def paths(self) -> set[int]:
+        """Those that some pair is left of."""
+        return {i for pair in self.pairs for i in pair}
+
+    def _bits(self, paths: Collection[int]) -> int:
+        return sum(1 << place for place, i in enumerate(self._numbers) if i in paths)
 
     def _apart(self) -> list[int]:
         """For each path of the crowd those, as bits, that are not to run beside it: nobody asks, or the crowd cannot do for it."""
-        return [
-            sum(1 << place for place, j in enumerate(self._numbers) if (min(i, j), max(i, j)) not in self.pairs)
-            for i in self._numbers
-        ]  # fmt: skip
+        return [self._bits({j for j in self._numbers if (min(i, j), max(i, j)) not in self.pairs}) for i in self._numbers]
 
-    def _blame(self, crowd: _Crowd) -> None:
-        """Take out what does not go together: of each run that the crowd cannot do for, who writes the pages it writes under other
-        locks; else one of the paths that ran beside it; else one that ran before it, or who writes the regions it looks at; else its own
-        path. Whatever is taken out, what is proved of the rest is proved: this is only about how much that is."""
-        often = Counter((b.doer, bit) for b in crowd.blamed for bit in _bits(b.met[0]))
-        gone: set[tuple[int, int]] = set()
-        alone: Blamed | None = None
-        for blamed in sorted(crowd.blamed, key=lambda b: (b.met[0].bit_count(), b.met[1].bit_count())):
-            beside = [(blamed.doer, bit) for bit in _bits(blamed.met[0])]
-            unlocked = [(blamed.doer, bit) for bit in self._in_the_way(crowd, blamed.doer, "page")]
-            if unlocked:
-                gone.update(unlocked)
-            elif not beside:
-                alone = alone or blamed
-            elif not gone & set(beside):
-                gone.add(max(beside, key=lambda pair: often[pair]))
-            for pair in unlocked or beside:
-                if pair in gone:
-                    self._part(*pair, str(blamed))
+    def _blame(self, crowd: _Crowd, blamed: Blamed) -> list[tuple[int, int]]:
+        """Which pairs to set apart for a run that the crowd cannot do for: its path and those that write the pages it writes under other
+        locks; else one of the paths that ran beside it. Whatever is set apart, what is proved of the rest is proved: this is only about how
+        much that is."""
+        beside = _bits(blamed.met[0])
+        if any(self._pair(blamed.doer, bit) in self.out for bit in beside):
+            return []  # it would not have come to that
+        chosen = self._in_the_way(crowd, blamed.doer, "page")
+        if not chosen and beside:
+            chosen = [max(beside, key=lambda bit: sum(self._of(bit) in p for p in self.out if isinstance(p, tuple)))]
+        for bit in chosen:
+            self.out.setdefault(self._pair(blamed.doer, bit), str(blamed))
+        return [(blamed.doer, bit) for bit in chosen]
+
+    def _blame_path(self, crowd: _Crowd) -> None:
+        """The same for a run beside which nobody ran: one of the paths that ran before it, or who writes the regions it looks at; else its
+        own path."""
+        alone = min((b for b in crowd.blamed if not b.met[0]), key=lambda b: b.met[1].bit_count(), default=None)
         if alone is None or not alone.doer | alone.met[1]:
             return
         before, upper = _bits(alone.met[1] & ~alone.doer), self._in_the_way(crowd, alone.doer, "region")
         for bit in upper if not before else ():
-            self._part(alone.doer, bit, str(alone))
+            self.out.setdefault(self._pair(alone.doer, bit), str(alone))
         if before or not upper:
             self.out.setdefault(self._of(before[0] if before else alone.doer), str(alone))
 
@@ -159,9 +155,6 @@ class _Search:
             if 1 << i != doer and self._pair(doer, 1 << i) in self.pairs and any(not any(_exclude(w, own) for own in mine) for w in theirs)
         ]  # fmt: skip
 
-    def _part(self, one: int, other: int, why: str) -> None:
-        self.out.setdefault(self._pair(one, other), why)
-
     def _pair(self, one: int, other: int) -> Pair:
         i, j = sorted((self._of(one), self._of(other)))
         return i, j
@@ -171,7 +164,8 @@ class _Search:
 
     def _relieve(self, crowd: _Crowd, reason: str) -> None:
         """A limit ended it: go on with the paths that have the fewest states, half of them together; the next has less time."""
-        sizes = sorted((sum(len(c.seen) for c in m.cells), number) for number, m in enumerate(crowd.outcome.members[1:]))
+        members = [(sum(len(c.seen) for c in m.cells), number) for number, m in enumerate(crowd.outcome.members[1:])]
+        sizes = sorted(m for m in members if self._numbers[m[1]] in self.paths)
         room = sum(size for size, _ in sizes) // 2
         for size, number in sizes:
             room -= size
@@ -183,8 +177,8 @@ class _Search:
         with the help of a third says nothing of two. Only claims are counted that say so by their form."""
         ends: set[int] = set()
         says: set[int] = set()
-        for i in self._numbers:
-            self._heard(f"{len(self._numbers)} paths together are proved: can each of them run?")
+        for i in sorted(self.paths):
+            self._heard(f"{len(self.paths)} paths together are proved: can each of them run?")
             alone = _Alone(replace(self._system, threads=(self._system.threads[i],), crowd=True), self._properties, self._limits, self._end)
             outcome = alone.run()
             ends |= {i} if outcome.members[1].ends else set()
@@ -201,22 +195,28 @@ class _Alone(Exploration):
             raise Exhausted("enough is seen")
 
 
-class _Crowd(Exploration):
-    """An exploration that goes on for a while after a state that it cannot do for, to find more such. ``blamed``: those."""
+Blame = Callable[["_Crowd", Blamed], list[tuple[int, int]]]
+"""Says which pairs, as bits, are not to run beside each other any more."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float, apart: Sequence[int],
-                 joins: Joins, heard: Heard) -> None:  # fmt: skip
-        super().__init__(system, properties, limits, deadline, apart, joins)
+
+class _Crowd(Exploration):
+    """An exploration that goes on after a state that it cannot do for, with pairs set apart, to find more such. ``blamed``: those;
+    ``parted``: whether pairs were."""
+
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float, blame: Blame,
+                 heard: Heard) -> None:  # fmt: skip
+        super().__init__(system, properties, limits, deadline)
         self.blamed: list[Blamed] = []
+        self.parted = False
         self._enough = 0
-        self._heard = heard
+        self._blame, self._heard = blame, heard
 
     def _begin(self) -> None:
         super()._begin()
-        self.blamed, self._enough = [], 0
+        self.blamed, self.parted, self._enough = [], False, 0
 
     def _explore(self) -> None:
-        for member in self.outcome.members[1:]:  # all at once: what they write, and what goes wrong, is known sooner
+        for member in self._running():  # all at once: what they write, and what goes wrong, is known sooner
             self._begin_cell(member, ENTRY)
         super()._explore()
 
@@ -224,14 +224,14 @@ class _Crowd(Exploration):
         """Not asked once something is blamed: it is explored again in any case, with what is known then of who writes what."""
         if not self.blamed:
             super()._taken_for_granted()
-            return
-        self.written = [w | frozenset(m.writes.found) for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+        else:
+            self.written = [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
 
     def _within_limits(self) -> None:
         super()._within_limits()
         if self._enough and self.outcome.states > self._enough:
             raise Exhausted("enough is known")
-        self._heard(f"{len(self._crowd.system.threads)} paths together, {self.outcome.states} states")
+        self._heard(f"{len(self._running())} paths together, {self.outcome.states - self._before} states")
 
     def _next(self, member: Member, number: int, state: State) -> None:
         try:
@@ -249,8 +249,14 @@ class _Crowd(Exploration):
         raise Blamed(f"in doubt ({self._where(member.world, state)})", member.bit, met)
 
     def _note(self, found: Blamed) -> None:
+        """From now on nothing that one of a pair set apart does is seen by the other; what it has seen already goes with the next round."""
         self.blamed.append(found)
-        self._enough = self._enough or self.outcome.states * 5 // 4 + MORE
+        for one, other in self._blame(self, found):
+            self.parted, self._enough = True, 2 * self.outcome.states - self._before + MORE
+            for mine, theirs in ((one, other), (other, one)):
+                member = self.outcome.members[mine.bit_length()]
+                member.beside &= ~theirs
+        self._enough = self._enough or 2 * self.outcome.states - self._before + MORE
 
 
 def _exclude(one: Held, other: Held) -> bool:

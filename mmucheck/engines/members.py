@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmucheck.engines.cells import Cell, Exhausted
-from mmucheck.lower.crowd import ENTRY, MemberWorld, Writes
+from mmucheck.lower.crowd import ENTRY, MemberWorld
 from mmucheck.lower.faces import Deed, Shared, Stand
 from mmucheck.lower.scope import State
 from mmucheck.machine.terms import Term
@@ -19,8 +19,8 @@ Met = tuple[int, int]
 all others without which it would not have been found."""
 ALL = -1
 """Every path, as bits."""
-Doers = tuple[int, int, int]
-"""Of a deed: the paths that it reaches, which path was seen to do it last, and all without which that would not have been seen."""
+Doers = tuple[int, int]
+"""Of a deed: the paths that do it, and all without which that would not have been seen the first time."""
 
 
 class Blamed(Exhausted):
@@ -78,14 +78,13 @@ class MemberCell(Cell[MemberWorld]):
 
 @dataclass
 class Member:
-    """A program of the crowd: its world, what it ``writes``, its ``bit`` (0 for nothing), the programs that it ``reaches`` with what it
-    does (all but those that never run beside it), its cells, where it began, the arrivals at its loops' heads; ``covered``: of segments, how
-    many comparisons each of its cells had made when there were no numbers outside."""
+    """A program of the crowd: its world, its ``bit`` (0 for nothing), the programs that may run ``beside`` it, its cells, where it began,
+    the arrivals at its loops' heads; ``covered``: of segments, how many comparisons each of its cells had made when there were no numbers
+    outside."""
 
     world: MemberWorld
-    writes: Writes
     bit: int = 0
-    reaches: int = ALL
+    beside: int = ALL
     cells: list[MemberCell] = field(default_factory=list)
     entries: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)

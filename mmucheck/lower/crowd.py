@@ -41,20 +41,35 @@ Write = tuple[str, frozenset[tuple[str, str]]]
 class Writes:
     """Which entries are written under which locks beside a path: what a thread that runs it may rely on while it holds one of them.
 
-    ``known``: by anybody who may run beside it, as far as that was known when the worlds were made; ``found``: what the path itself has
-    been seen to write since.
+    ``known``: by anybody who may run beside it, as far as it is known; ``found``: what the path itself has been seen to write.
     """
 
     def __init__(self, known: frozenset[Write] = frozenset()) -> None:
         self.known = known
         self.found: set[Write] = set()
+        self._relied: dict[tuple[str, frozenset[tuple[str, str]]], bool] = {}
 
     def covered(self, what: str, held: frozenset[tuple[str, str]]) -> bool:
         """Whether nobody else can write a page or region for which these locks are held."""
-        return all(
-            any(name == mine and not how == mode == "read" for name, how in locks for mine, mode in held)
-            for of, locks in self.known if of == what
-        )  # fmt: skip
+        found = self._relied.get((what, held))
+        if found is None:
+            found = self._relied[what, held] = _covered(self.known, what, held)
+        return found
+
+    def learn(self, known: frozenset[Write]) -> bool:
+        """That this is what is known. False if something that was answered would be answered otherwise: then nothing is learned."""
+        if known != self.known:
+            if any(_covered(known, *asked) != answer for asked, answer in self._relied.items()):
+                return False
+            self.known = known
+        return True
+
+
+def _covered(known: frozenset[Write], what: str, held: frozenset[tuple[str, str]]) -> bool:
+    return all(
+        any(name == mine and not how == mode == "read" for name, how in locks for mine, mode in held)
+        for of, locks in known if of == what
+    )  # fmt: skip
 
 
 class _MemberMoves(Moves):
@@ -137,23 +152,23 @@ class MemberWorld:
 
     Raises ValueError with the reason if handlers or variables of a device are out of reach.
 
-    ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing (``known``: if they are), one of another;
-    ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of its states; ``heads``: where loops begin; ``names``: of
-    what is kept, in the order of a state; ``realigned``: whether a number at a loop's head has fewer low bits zero than was thought.
+    ``starts``: by name of what is kept, the quiescent ones of a thread that runs nothing, one of another; ``writes``: see there;
+    ``assume``: what all numbers satisfy; ``taken``: the acts seen; ``faces``: of its states; ``heads``: where loops begin; ``segments``:
+    where its parts begin; ``names``: of what is kept, in the order of a state; ``realigned``: whether a number at a loop's head has fewer
+    low bits zero than was thought.
     """
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl], cover: Cover, writes: Writes,
-                 terms: Terms, known: Sequence[dict[str, Any]] = ()) -> None:  # fmt: skip
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], cover: Cover, writes: Writes, terms: Terms) -> None:
         self.scope = scope = Scope(system, properties, 1, terms)
-        self.terms = scope.terms
+        self.terms, self.writes = scope.terms, writes
         if why := obstacle(scope):
             raise ValueError(why)
         self._choices = Choices(scope, coarse=True)
         self._idle = not system.threads[0].nodes[system.threads[0].entry].successors
-        starts = Starts(scope, self._choices, one=not self._idle or bool(known))
+        starts = Starts(scope, self._choices, one=not self._idle)
         self.assume = starts.assume
         extra = self._extra(any(p.when != "always" for p in properties))
-        self.starts = list(known) or [{**state, **extra} for state in starts.states]
+        self.starts = [{**state, **extra} for state in starts.states]
         self._shape = shape(scope, self.starts[0])
         self.names = self._shape.names
         self.taken: set[Act] = set()
@@ -199,6 +214,11 @@ class MemberWorld:
 
     def _quiet(self, run: Recording) -> bool:
         return self._idle and ACTIVE in self._shape.places and not run.now(ACTIVE)
+
+    def begin(self) -> None:
+        """It is explored anew, knowing more of how the numbers at loops' heads are aligned."""
+        self.realigned = False
+        self._order.clear()
 
     def _varying(self, head: int) -> tuple[int, ...]:
         """The places of the numbers that the loop at this head changes."""
@@ -323,8 +343,8 @@ class MemberWorld:
         return tuple(values), tuple(stands)
 
     def order_at(self, head: int, aligned: dict[str, int]) -> list[Term]:
-        """Where the numbers that the loop at this head changes, and those that the path is given and still uses, stand to the witness: asked
-        of every cell, so that behind a loop it is known whether it has come by."""
+        """Where the numbers that the loop at this head changes, and those that the path is given and still uses, stand to the witness:
+        asked of every cell, so that behind a loop it is known whether it has come by."""
         found = self._order.get(head)
         if found is None:
             program, here = self.me.program, self.terms.var("a", NUMBER)
