@@ -17,12 +17,14 @@ from mmucheck.analyses.subjects import subjects
 from mmucheck.cli.main import main
 from mmucheck.engines import crowd
 from mmucheck.engines.claims import claims
+from mmucheck.engines.joins import Joins
 from mmucheck.engines.pairs import PairSession
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.engines.threads import CrowdSession, ThreadsSession
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower import choices, faces
 from mmucheck.lower.crowd import MemberWorld, Writes
+from mmucheck.lower.moves import Moves
 from mmucheck.machine.terms import postorder
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
@@ -377,21 +379,22 @@ def explored(asked: tuple[System, list[PropertyDecl]]) -> crowd.Exploration:
 
 
 def test_the_cells_cover_all_numbers_and_each_is_needed(system: Made) -> None:
-    """One script for each path: no numbers lie outside its cells; without any one of them some do."""
+    """One script for each path and each segment of it: no numbers lie outside its cells; without any one of them some do."""
     exploration = explored(system("copy, twice, sweep", "no_stale_translation"))
     assert exploration.outcome.reason
     exploration = explored(system("zap, sweep", "no_freed_page"))
     found = exploration.outcome
     assert not found.reason
     assert not found.alarms
-    assert [decide_script(text, Limits()) for text, _ in exploration.evidence()] == ["unsat", "unsat"]
-    for number, member in enumerate(found.members[1:]):
+    assert [decide_script(text, Limits()) for text, _ in exploration.evidence()] == ["unsat"] * 3
+    places = [(member, segment) for member in found.members[1:] for segment in member.world.segments]
+    assert [len(member.of(segment)) > 1 for member, segment in places] == [True, True, True]
+    for place, (member, segment) in enumerate(places):
         cells = list(member.cells)
-        assert len(cells) > 2
-        for left_out in range(len(cells)):
+        for left_out in member.of(segment):
             member.cells[:] = [c for i, c in enumerate(cells) if i != left_out]
-            assert decide_script(exploration.evidence()[number][0], Limits()) == "sat"
-        member.cells[:] = cells
+            assert decide_script(exploration.evidence()[place][0], Limits()) == "sat"
+            member.cells[:] = cells
 
 
 def test_the_thread_that_runs_nothing_compares_no_numbers(system: Made) -> None:
@@ -452,9 +455,12 @@ def never_the_witness(chosen: Any) -> int:
     return next(v for v in (MAPPED(chosen), choices.VAGUE) if v != choices.WITNESS)
 
 
-def only_at_home(exploration: Any, member: Any, arrival: Any, target: int) -> bool:
-    """Numbers of one cell never become those of another in a loop."""
-    return bool(arrival.source == target)
+def once(joins: Any, world: Any, segment: int, cells: Any) -> Any:
+    """Numbers for one cell of a segment, and no more."""
+    return None if list(cells) else OUTSIDE(joins, world, segment, [])
+
+
+OUTSIDE = Joins.outside
 
 
 BROKEN: dict[str, tuple[Any, str, Any, str, str]] = {
@@ -465,6 +471,9 @@ BROKEN: dict[str, tuple[Any, str, Any, str, str]] = {
     "an entry elsewhere maps another frame": (choices.Choices, "mapped", never_the_witness, "move_unflushed", "proved"),
     "nobody is ever idle": (MemberWorld, "_quiet", lambda *_: False, "protect_unflushed", "proved"),
     "no run goes round a loop": (crowd.Exploration, "_may_join", lambda *_: False, "sweep_late_flush", "vacuous"),
+    "one cell is all": (Joins, "outside", once, "sweep_late_flush", "vacuous"),
+    "no numbers go on as others": (Joins, "may_join", lambda *_: False, "sweep_late_flush", "vacuous"),
+    "nobody notices any step": (MemberWorld, "_is_private", lambda _, result: result.value[0] is not None, "early_unlock_is_stale", "proved"),
     "no run begins": (crowd.Exploration, "_enter", lambda *_: None, "put_first", "vacuous"),
 }  # fmt: skip
 """What is replaced, by what, the wrong program of which it makes another verdict, and which."""
@@ -478,6 +487,64 @@ def test_each_part_is_needed(system: Made, monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(owner, attribute, instead)
     asked, properties = system(paths, wanted)
     assert {CrowdSession(asked, properties, LIMITS).decide(p).verdict for p in properties} == {verdict}
+
+
+@pytest.mark.parametrize("case", ["zap", "put_first", "early_unlock_is_stale", "sweep_late_flush"])
+def test_steps_that_nobody_notices_make_no_difference(system: Made, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """What is in doubt, what a claim says anything about and which paths end is the same with a stop before every step."""
+    fewer = explored(system(*CASES[case][:2])).outcome
+    monkeypatch.setattr(MemberWorld, "unnoticed", lambda *_: None)
+    every = explored(system(*CASES[case][:2])).outcome
+    assert fewer.states <= every.states
+    assert fewer.states < every.states or case in ("put_first", "early_unlock_is_stale")  # between locks all is noticed
+    assert (set(fewer.alarms), fewer.says, [m.ends for m in fewer.members]) == (set(every.alarms), every.says, [m.ends for m in every.members])
+
+
+def test_who_looks_at_what_is_a_threads_own_ends_the_argument(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemberWorld, "noticed", lambda _: True)
+    asked, properties = system("zap", "no_freed_page")
+    decision = CrowdSession(asked, properties, LIMITS).decide(properties[0])
+    assert (decision.verdict, decision.reason.partition(",")[0]) == ("inconclusive", "somebody looks at what was taken for a thread's own")
+
+
+def test_a_state_that_has_settled_stays_as_it_is(system: Made) -> None:
+    for case in ("zap", "sweep_late_flush"):
+        for member in explored(system(*CASES[case][:2])).outcome.members:
+            for cell in member.cells:
+                assert all(member.world.settled(list(state), cell.truth) == state for state in cell.seen)
+
+
+def test_what_is_remembered_of_joins_is_what_the_solver_says(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what earlier questions have told the same states are seen."""
+    asked = system("sweep, twice", "no_freed_page")
+    found = explored(asked).outcome
+    recall = Joins.may_join
+
+    def anew(joins: Any, *what: Any) -> bool:
+        joins._passages.clear()
+        return recall(joins, *what)
+
+    monkeypatch.setattr(Joins, "may_join", anew)
+    monkeypatch.setattr(Joins, "_guess", lambda *_: {})
+    again = explored(asked).outcome
+    assert (found.states, found.cells, found.reason, found.alarms) == (again.states, again.cells, again.reason, again.alarms)
+
+
+@pytest.mark.parametrize("case", ["zap", "put_first", "early_unlock_is_stale", "protect_unflushed"])
+def test_unknown_holders_may_as_well_let_go_late(system: Made, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """With every moment at which they can, the same claims are in doubt."""
+    late = explored(system(*CASES[case][:2])).outcome
+    others = Moves.others
+
+    def soon(moves: Any, run: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moves._machine.looks, "slot_freed", lambda *_: True)
+            return others(moves, run)
+
+    monkeypatch.setattr(Moves, "others", soon)
+    early = explored(system(*CASES[case][:2])).outcome
+    assert late.states < early.states or case == "protect_unflushed"  # it is about no frame that is freed
+    assert (set(late.alarms), late.says) == (set(early.alarms), early.says)
 
 
 def test_references_dropped_twice_are_noticed(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:

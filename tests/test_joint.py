@@ -114,6 +114,19 @@ def test_what_is_broken_on_purpose_is_refuted_for_its_pairs(file: Path, capsys: 
     assert sum("2 paths together" in r["method"] for r in document["results"]) == 3
 
 
+def test_what_breaks_alone_breaks_beside_any_other(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is asked of its pairs; not where the property is about the end, to which the other has to come, too."""
+    monkeypatch.setattr(joint_run, "FEWEST", 100)
+    names = ("fault", "protect", "unmap_late")
+    found = joint_run.together(Builder(library), pairs_of(library, *names), LIMITS, 1, lambda _: None, VerdictCache(None))
+    assert {named(r.obligation) for r in found} == {named(o) for o in pairs_of(library, *names) if "unmap_late" in named(o)}
+    assert {r.decision.verdict for r in found if r.decision} == {"refuted"}
+    assert {r.decision.method for r in found if r.decision} == {"`unmap_late` alone: the other path need not begin"}
+    at_the_end = [replace(o, property="quiescent") for o in pairs_of(library, *names)]
+    assert library.properties["quiescent"].when == "finally"
+    assert not joint_run.together(Builder(library), at_the_end, LIMITS, 1, lambda _: None, VerdictCache(None))
+
+
 def test_only_pairs_that_are_asked_for_run_beside_each_other(library: Library) -> None:
     """Whoever clears without the lock does harm to who clears with it, and to nobody who clears nothing."""
     everything = asked(library, {(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)}, "fault", "unmap", "unmap_unlocked")

@@ -93,6 +93,7 @@ class Exploration:
         self._stands: dict[Shared, dict[Stand, None]] = {}
         self._turns: dict[tuple[Shared, Stand], dict[Turn, Doers]] = {}
         self._at: dict[tuple[Shared, Stand], list[tuple[Member, int, State]]] = {}
+        self._left: set[tuple[tuple[str, Any], ...]] = set()
         self._idle = self.outcome.members[0]
 
     def _world(self, number: int, written: frozenset[Write]) -> MemberWorld:
@@ -141,6 +142,8 @@ class Exploration:
                 raise _Again
         if any(m.world.realigned for m in self.outcome.members):
             raise _Again
+        if any(m.world.noticed() for m in self.outcome.members):
+            raise Exhausted("somebody looks at what was taken for a thread's own")
         if any(cell.truths for cell in self._idle.cells):
             raise Exhausted("what is seen between two runs depends on a number")
 
@@ -213,8 +216,9 @@ class Exploration:
         cell = member.cells[number]
         beside, others = cell.seen[state]
         met = (beside | doer, others | needed) if member.bit else (0, others | doer | needed)
-        for after in member.world.turned(state, came, cell.truth):
-            self._put(member, number, after, met)
+        for values in member.world.turned(state, came):
+            if tuple(values) not in cell.seen:  # what has settled once stays as it is
+                self._put(member, number, member.world.settled(values, cell.truth), met)
 
     def _publish(self, shared: Shared, deed: Deed, doers: Doers) -> None:
         deeds = self._deeds.setdefault(shared, {})
@@ -261,16 +265,32 @@ class Exploration:
                     member.ends = True
                     self._leave(world, after, (0, met[0] | met[1] | member.bit))
                     continue
-                if world.pc(after) in world.heads:
-                    self._arrive(member, number, after, met)
-                    continue
+                self._go_on(member, number, after, met)
+                continue
             self._put(member, number, after, met)
+
+    def _go_on(self, member: Member, number: int, state: State, met: Met) -> None:
+        """The thread has come here by a step of its own: it makes at once what steps nobody can notice."""
+        world, cell, waiting = member.world, member.cells[number], [state]
+        while waiting:
+            here = waiting.pop()
+            if world.pc(here) in world.heads:
+                self._arrive(member, number, here, met)
+            elif here not in cell.seen:
+                ways = world.unnoticed(here, cell.truth)
+                if ways is None:
+                    self._put(member, number, here, met)
+                else:
+                    waiting.extend(world.settled(values, cell.truth) for values in ways)
 
     # ---- from path to path
 
     def _leave(self, world: MemberWorld, state: State, met: Met) -> None:
-        given = dict(world.neutral(state))
-        start = self._idle.world.starts[0]
+        left = world.neutral(state)
+        if left in self._left:
+            return
+        self._left.add(left)
+        given, start = dict(left), self._idle.world.starts[0]
         self._add(self._idle, 0, [given.get(n, start[n]) for n in self._idle.world.names], met)
 
     def _start_all(self, state: State, shared: Shared, stand: Stand, met: Met) -> None:

@@ -123,7 +123,7 @@ class _Search:
         beside = _bits(blamed.met[0])
         if any(self._pair(blamed.doer, bit) in self.out for bit in beside):
             return []  # it would not have come to that
-        chosen = self._in_the_way(crowd, blamed.doer, "page")
+        chosen = [bit for bit in self._in_the_way(crowd, blamed.doer, "page") if self._pair(blamed.doer, bit) not in self.out]
         if not chosen and beside:
             chosen = [max(beside, key=lambda bit: sum(self._of(bit) in p for p in self.out if isinstance(p, tuple)))]
         for bit in chosen:
@@ -252,11 +252,11 @@ class _Crowd(Exploration):
         """From now on nothing that one of a pair set apart does is seen by the other; what it has seen already goes with the next round."""
         self.blamed.append(found)
         for one, other in self._blame(self, found):
-            self.parted, self._enough = True, 2 * self.outcome.states - self._before + MORE
+            self.parted, self._enough = True, self.outcome.states + (self.outcome.states - self._before) // 4 + MORE
             for mine, theirs in ((one, other), (other, one)):
                 member = self.outcome.members[mine.bit_length()]
                 member.beside &= ~theirs
-        self._enough = self._enough or 2 * self.outcome.states - self._before + MORE
+        self._enough = self._enough or self.outcome.states + (self.outcome.states - self._before) // 4 + MORE
 
 
 def _exclude(one: Held, other: Held) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from mmucheck.ir.program import Expr, LockDecl, Program, PropertyDecl, Step, System
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.faces import ACTIVE, Faces, Turn, pending, reads
-from mmucheck.lower.meetings import Meetings
+from mmucheck.lower.meetings import CONSTANTS, Meetings
 from mmucheck.lower.moves import Moves
 from mmucheck.lower.normal import NormalForm, Telling
 from mmucheck.lower.one_run import OneRun
@@ -23,7 +23,7 @@ from mmucheck.lower.unroll import Act
 from mmucheck.machine.concolic import ANY, VAGUE, WITNESS
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.looks import View
-from mmucheck.machine.memo import Memo, Recording
+from mmucheck.machine.memo import Memo, Recording, Result
 from mmucheck.machine.state import CROWD, FOREIGN_KEY_FREE, PMD_HUGE, PTE_PRESENT, ZERO_PAGE, Thread, holds
 from mmucheck.machine.terms import Term, Terms, postorder
 from mmucheck.machine.visibility import changes_table, changes_upper
@@ -195,6 +195,11 @@ class MemberWorld:
         self._given = frozenset(self.me.local(n) for n, _ in program.params)
         self.realigned = False
         self.counts_runs = ACTIVE in self.names
+        slots = {f"{what}.{s.name}" for what in ("page", "region") for s in getattr(scope.machine.layout, what + "s") if s.foreign}
+        places = self._shape.places
+        self._own = frozenset(p for n, p in places.items() if n.startswith(f"{self.me.name}.") or n.rpartition(".")[0] in slots)
+        self._own -= frozenset(self.faces.told) - frozenset(p for n, p in places.items() if n.rpartition(".")[0] in slots)
+        self._harmless = frozenset(p for n, p in places.items() if n in CONSTANTS or n.startswith("lock.") or n.endswith(".reads"))
 
     def _extra(self, ends: bool) -> dict[str, Any]:
         scope = self.scope
@@ -279,6 +284,37 @@ class MemberWorld:
             if result.value is not None:
                 yield _changed(state, result.value), False
 
+    def unnoticed(self, state: State, truth: Truth) -> list[list[Any]] | None:
+        """What the state may become by the thread's next step, if nobody else can notice when it is made: then it is made at once. None if
+        somebody can. Who holds a lock may be looked at: what the thread itself holds, no other changes."""
+        pc = self.pc(state)
+        node = self.me.program.nodes[pc]
+        if not node.successors or node.step.op in ("lock", "unlock"):
+            return None
+        elsewhere, found = self.faces.elsewhere(state), []
+        for result in self._results(self.me, pc)(state, truth):
+            if not self._is_private(result):
+                return None
+            after = _changed(state, result.value[0])
+            if self.done(after) or self.faces.elsewhere(after) != elsewhere:
+                return None
+            found.append(after)
+        return found
+
+    def noticed(self) -> bool:
+        """Whether anybody has looked at what ``unnoticed`` takes for the thread's own."""
+        handlers = (memo for (name, _), memo in self._next.items() if name != self.me.name)
+        return any(memo.reads & self._own for memo in (self._others, self._normal.settled, self.told.told, *handlers))
+
+    def _is_private(self, result: Result) -> bool:
+        """Whether a step has looked only at what the thread alone changes, and changed only what the thread alone looks at."""
+        known = result.private.get(self)
+        if known is None:
+            changes = result.value[0]
+            written = {place for place, _ in changes} if changes is not None else {-1}
+            known = result.private[self] = written <= self._own and result.reads <= self._own | self._harmless
+        return known
+
     def _results(self, thread: Thread, pc: int) -> Memo:
         memo = self._next.get((thread.name, pc))
         if memo is None:
@@ -289,14 +325,14 @@ class MemberWorld:
         """Whether what the handlers have done so far can still come to something; both views answer alike."""
         return self._one_run.worthwhile(state)
 
-    def turned(self, state: State, turn: Turn, truth: Truth) -> Iterator[State]:
-        """What another thread's deed makes of a state."""
+    def turned(self, state: State, turn: Turn) -> Iterator[list[Any]]:
+        """What another thread's deed makes of a state, before it settles."""
         key = (self.faces.part(state), turn)
         ways = self._turning.get(key)
         if ways is None:
             ways = self._turning[key] = self.faces.turning(state, turn)
         for changes in ways:
-            yield self.settled(_changed(state, changes), truth)
+            yield _changed(state, changes)
 
     # ---- from one program to another
 

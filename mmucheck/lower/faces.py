@@ -123,8 +123,8 @@ class Faces:
         told |= set(self.tallies.places())
         told |= {p for pair in (*self._pending, *(h for held in self._held for h in held)) for p in pair}
         told |= {p for content in self._foreign for p in content} | {p for lock in self._locks for p in lock.places()}
-        self._told = sorted(told - {-1})
-        self.part: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*self._told)
+        self.told = sorted(told - {-1})
+        self.part: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*self.told)
 
     def face(self, state: Sequence[Any], truth: Truth) -> tuple[Shared, Stand, tuple[int, int]]:
         """What everybody sees, how the thread and the rest stand, and what the thread owns. ``part`` of a state decides it."""
@@ -134,12 +134,12 @@ class Faces:
         """What settles in a state: (place, value) pairs. ``part`` decides it."""
         values = list(state)
         self._settle(values)
-        return tuple((p, values[p]) for p in self._told if values[p] is not state[p] and values[p] != state[p])
+        return tuple((p, values[p]) for p in self.told if values[p] is not state[p] and values[p] != state[p])
 
     def turning(self, state: State, turn: Turn) -> list[tuple[tuple[int, Any], ...]]:
         """What a turn of another thread makes of a state: (place, value) pairs for each way. ``part`` decides it."""
         return [
-            tuple((p, after[p]) for p in self._told if after[p] is not state[p] and after[p] != state[p])
+            tuple((p, after[p]) for p in self.told if after[p] is not state[p] and after[p] != state[p])
             for after in self._turned(state, turn)
         ]  # fmt: skip
 
@@ -162,7 +162,7 @@ class Faces:
                 mine, theirs = self._pending[which]
                 owns[which] = PENDING if state[mine] else SOME if owned[which] > 0 else NOTHING
                 rest[which] = PENDING if state[theirs] else SOME if state[places[3]] else NOTHING
-                elsewhere[which] = bool(state[places[2]]) or self._elsewhere(state)[which] > 0
+                elsewhere[which] = bool(state[places[2]]) or self.elsewhere(state)[which] > 0
         locks = tuple(lock.modes(state, truth) for lock in self._locks)
         running = (not self._idle, bool(state[self._active])) if self._active >= 0 else (False, False)
         return Stand((owns[0], owns[1]), (rest[0], rest[1]), locks, running, (elsewhere[0], elsewhere[1]), *self.tallies.sides(state))
@@ -175,9 +175,9 @@ class Faces:
         handlers have."""
         frame = table = 0
         if self._frames and state[self._frame[0]] != ZERO_PAGE:
-            frame = state[self._frame[1]] - self._mapped(state) - self._elsewhere(state)[0] - self.tallies.handled(state)
+            frame = state[self._frame[1]] - self._mapped(state) - self.elsewhere(state)[0] - self.tallies.handled(state)
         if self._tabled:
-            table = state[self._table[1]] - self._linked(state) - self._elsewhere(state)[1]
+            table = state[self._table[1]] - self._linked(state) - self.elsewhere(state)[1]
         return frame, table
 
     def _mapped(self, state: Sequence[Any]) -> int:
@@ -189,7 +189,7 @@ class Faces:
     def _linked(self, state: Sequence[Any]) -> int:
         return int(state[self._region[0]] == PMD_TABLE and state[self._region[2]] == WITNESS)
 
-    def _elsewhere(self, state: Sequence[Any]) -> tuple[int, int]:
+    def elsewhere(self, state: Sequence[Any]) -> tuple[int, int]:
         """How many foreign entries map the frame, and link the table: none of what nobody asks about."""
         frame = table = 0
         for page, page_frame, region, region_frame, region_table in self._foreign:
@@ -203,7 +203,7 @@ class Faces:
 
     def leave(self, values: list[Any]) -> None:
         """The thread is done: what it owns, and what the entries at other addresses own, unknown holders have from now on."""
-        owned, elsewhere = self.owned(values), self._elsewhere(values)
+        owned, elsewhere = self.owned(values), self.elsewhere(values)
         for which, tracked, places in self._kinds():
             if tracked and not (which == 0 and values[places[0]] == ZERO_PAGE):
                 values[places[2]] = values[places[2]] or owned[which] > 0 or elsewhere[which] > 0
@@ -269,7 +269,7 @@ class Faces:
         holders = [False, False]
         for which, tracked, places in self._kinds():
             if tracked and has[which] < had[which]:
-                more = self._elsewhere(after)[which] > self._elsewhere(before)[which]
+                more = self.elsewhere(after)[which] > self.elsewhere(before)[which]
                 holders[which] = bool(after[places[2]]) or more
             if leaves and has[which] > 0:
                 holders[which] = True
@@ -287,7 +287,7 @@ class Faces:
         values = list(state)
         _, numbers = self.shared(state)
         owned = self.owned(state)
-        if any(here and not there for here, there in zip(self._elsewhere(state), turn.elsewhere, strict=True)):
+        if any(here and not there for here, there in zip(self.elsewhere(state), turn.elsewhere, strict=True)):
             return []  # an entry that this thread looks at owns a reference
         known = {number: table for table, number in numbers.items()}
         fresh = [v for i, v in enumerate(turn.shared) if i in self._tables and v >= FIRST_OTHER and v not in known]
@@ -300,16 +300,16 @@ class Faces:
         return found
 
     def _with(self, values: list[Any], turn: Turn, tables: dict[int, int], owned: tuple[int, int]) -> list[Any]:
-        after, elsewhere = list(values), self._elsewhere(values)
+        after, elsewhere = list(values), self.elsewhere(values)
         for i, place in enumerate(self._shared):
             after[place] = turn.shared[i]
         for i in self._tables:
             if turn.shared[i] >= FIRST_OTHER:
                 after[self._shared[i]] = tables[turn.shared[i]]
         if self._frames and after[self._frame[0]] != ZERO_PAGE:
-            after[self._frame[1]] = owned[0] + self._mapped(after) + self._elsewhere(after)[0] + self.tallies.handled(after)
+            after[self._frame[1]] = owned[0] + self._mapped(after) + self.elsewhere(after)[0] + self.tallies.handled(after)
         if self._tabled:
-            after[self._table[1]] = owned[1] + self._linked(after) + self._elsewhere(after)[1]
+            after[self._table[1]] = owned[1] + self._linked(after) + self.elsewhere(after)[1]
         for which, tracked, places in self._kinds():
             if tracked:
                 after[places[3]] = turn.rest_owns[which] != NOTHING

@@ -21,7 +21,8 @@ from mmucheck.machine.world import addresses
 Visit = tuple[str, str, Term]
 """(thread, kind of place, key): where a thread has been."""
 
-_CONSTANTS = frozenset({"page.a.addr", "page.a.key", "region.a.key", "frame.f.id", "table.t.id"})
+CONSTANTS = frozenset({"page.a.addr", "page.a.key", "region.a.key", "frame.f.id", "table.t.id"})
+"""What no step changes."""
 _index: Callable[[Term], int] = attrgetter("index")
 
 
@@ -129,7 +130,7 @@ class Territories:
                 mine = f".{thread.name}." in name if kind == "lock" else rest.startswith(f"{thread.name}_")
                 if kind == thread.name or name.endswith(f".queued.{thread.name}") or (mine and space in apart):
                     own.add(place)
-                elif name in _CONSTANTS or (space in apart and (kind == "lock" or name.endswith(".key"))):
+                elif name in CONSTANTS or (space in apart and (kind == "lock" or name.endswith(".key"))):
                     harmless.add(place)
             found = self._known[thread.name, apart] = (frozenset(own), frozenset(harmless))
         return found

@@ -27,7 +27,8 @@ class Told:
 class NormalForm:
     """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance,
     sequence numbers by rank.
-    ``taken``: gets the fills that were seen; ``renamed``: the number that each table was given the last time."""
+    ``taken``: gets the fills that were seen; ``renamed``: the number that each table was given the last time; ``settled``: what settles,
+    remembered."""
 
     def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
         self._scope, self._taken = scope, taken
@@ -36,12 +37,12 @@ class NormalForm:
         self._alive = shape.places[ALIVE]
         self._sequences = SequenceNumbers(scope, shape)
         self._permissions = permissions(scope)
-        self._settle = remember(self._settled)
+        self.settled = remember(self._settled)
         self.renamed: dict[int, int] = {}
 
     def __call__(self, values: list[Any], truth: Truth) -> State:
         """The state these values come to; they are used up."""
-        (settled,) = self._settle(values, truth)
+        (settled,) = self.settled(values, truth)
         for place, value in settled.value:
             values[place] = value
         self._sequences.settle(values)
@@ -109,17 +110,17 @@ class NormalForm:
 
 class Telling:
     """What states tell of properties. ``cover``: the conditions under which a property says anything; ``done``: whether every path is
-    done in a state."""
+    done in a state. ``told``: what is told, remembered."""
 
     def __init__(self, scope: Scope, cover: Callable[[PropertyDecl], Sequence[Expr]], remember: Remember,
                  done: Callable[[Recording], bool] | None = None) -> None:  # fmt: skip
         self._scope, self._cover = scope, cover
         self._done = done or self._all_paths_done
-        self._told = remember(self._tell)
+        self.told = remember(self._tell)
 
     def __call__(self, state: State, truth: Truth) -> tuple[Told, bool]:
         """What a state tells of the properties, and whether every path is done in it."""
-        found = self._told(state, truth)
+        found = self.told(state, truth)
         if len(found) == 1:
             return found[0].value  # type: ignore[no-any-return]
         told: list[Told] = [result.value[0] for result in found]

@@ -176,6 +176,8 @@ class SequenceNumbers:
 
     def settle(self, values: list[Any]) -> None:
         """Each becomes its rank."""
+        if not self._numbers:
+            return
         remembered: dict[int, list[int]] = {place: [] for place in self._numbers}
         for number, local in self._taken.taken(values):
             remembered[number].append(local)

@@ -138,7 +138,7 @@ class Result:
 class Memo:
     """A function of the state with any number of results, None for a way that leads nowhere. ``begin`` prepares a run.
 
-    Ways that lead nowhere are among the results.
+    Ways that lead nowhere are among the results. ``reads``: the places that were looked at so far.
     """
 
     def __init__(self, places: Mapping[str, int], body: Body, domain: Concolic, begin: Callable[[Recording], None],
@@ -146,6 +146,7 @@ class Memo:
         self._places, self._body, self._domain, self._begin, self._fixed = places, body, domain, begin, fixed
         self._root = _Node()
         self.runs = 0
+        self.reads: set[int] = set()
 
     def __call__(self, values: Sequence[Any], truth: Callable[[Term], bool]) -> list[Result]:
         """The results in a state. ``truth`` answers comparisons."""
@@ -195,3 +196,4 @@ class Memo:
                 node = node.below.setdefault(value, _Node())
             node.kind = LEAF
             node.what = Result(result, frozenset(what for kind, what, _ in run.log if kind == READ))
+            self.reads |= node.what.reads
