@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Path = tuple[str, str]
 FEWEST = 3
 """Pairs of which it pays to make a crowd."""
+BLOCK = 4
+"""Paths of which a crowd has all, or pairs each with each of as many others. What a crowd of so few cannot do for costs little; one of all
+paths has too many states."""
 SHARE = 0.25
 """Of the time for a pair, what each path adds to the time of a crowd."""
 
@@ -107,7 +110,21 @@ def _crowds(systems: Systems, wanted: Iterable[Obligation]) -> list[Group]:
         levels = {systems.system(replace(one.subject, paths=(path,))).levels for path in one.subject.paths}
         if len(levels) == 1:
             found.setdefault((replace(one.subject, paths=()), levels.pop(), one.property), []).append(one)
-    return [Group(tuple(pairs)) for pairs in found.values() if len(pairs) >= FEWEST]
+    return [group for pairs in found.values() for group in _blocks(pairs) if len(group.pairs) >= FEWEST]
+
+
+def _blocks(pairs: Sequence[Obligation]) -> Iterator[Group]:
+    """The pairs, cut up by which two blocks their paths are of; those of one block are with the pairs of it and the next."""
+    paths = Group(tuple(pairs)).paths
+    block = {path: i // BLOCK for i, path in enumerate(paths)}
+    last = max(block.values(), default=0)
+    cut: dict[tuple[int, int], list[Obligation]] = {}
+    for o in pairs:
+        i, j = sorted(block[path] for path in (o.subject.paths[0], o.subject.paths[-1]))
+        i, j = (i, j) if i != j else (i, i + 1) if i < last else (max(i - 1, 0), i)
+        cut.setdefault((i, j), []).append(o)
+    yield from (Group(tuple(of_blocks)) for of_blocks in cut.values())
+
 
 
 How = tuple["Limits", VerdictCache]

@@ -44,7 +44,7 @@ class Joins:
         for term, true in one.truths.items():
             if other.truths.get(term, true) != true and not world.own((term,)) - kept:
                 return False
-        key = (world.me.program.name, tuple(stands), kept, tuple(aligned[n] for n, _ in stands))
+        key = (tuple(world.assume), tuple(stands), kept, tuple(aligned[n] for n, _ in stands))
         known = self._passages.setdefault(key, _Passage())
         before, behind = frozenset(one.truths.items()), frozenset(other.truths.items())
         if any(b <= before and o <= behind for b, o in known.never):

@@ -199,7 +199,7 @@ class MemberWorld:
         places = self._shape.places
         self._own = frozenset(p for n, p in places.items() if n.startswith(f"{self.me.name}.") or n.rpartition(".")[0] in slots)
         self._own -= frozenset(self.faces.told) - frozenset(p for n, p in places.items() if n.rpartition(".")[0] in slots)
-        self._harmless = frozenset(p for n, p in places.items() if n in CONSTANTS or n.startswith("lock.") or n.endswith(".reads"))
+        self._harmless = frozenset(places[n] for n in CONSTANTS if n in places) | self.faces.lock_places
 
     def _extra(self, ends: bool) -> dict[str, Any]:
         scope = self.scope

@@ -92,7 +92,7 @@ def turn(deed: Deed, stand: Stand) -> Turn | None:
 
 class Faces:
     """Faces of the states of a world in which ``me`` is the thread that is kept. ``locks``: those of the address space and of the
-    devices."""
+    devices; ``lock_places``: where a state says who holds them; ``told``: all that decides a face."""
 
     def __init__(self, scope: Scope, shape: Shape, locks: Sequence[LockDecl]) -> None:
         self._scope, self._places = scope, shape.places
@@ -122,7 +122,8 @@ class Faces:
         told = {*self._shared, *self._all_tables, *self._page, *self._region, *self._frame, *self._table, self._active}
         told |= set(self.tallies.places())
         told |= {p for pair in (*self._pending, *(h for held in self._held for h in held)) for p in pair}
-        told |= {p for content in self._foreign for p in content} | {p for lock in self._locks for p in lock.places()}
+        self.lock_places = frozenset(p for lock in self._locks for p in lock.places() if p >= 0)
+        told |= {p for content in self._foreign for p in content} | self.lock_places
         self.told = sorted(told - {-1})
         self.part: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*self.told)
 
