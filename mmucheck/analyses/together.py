@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 Path = tuple[str, str]
 FEWEST = 3
 """Pairs of which it pays to make a crowd."""
-BLOCK = 4
-"""Paths of which a crowd has all, or pairs each with each of as many others. What a crowd of so few cannot do for costs little; one of all
-paths has too many states."""
+BLOCK = 2
+"""So many paths at a time are put together with as many others: what a crowd of so few cannot do for costs little. One of all paths has too
+many states."""
 SHARE = 0.25
 """Of the time for a pair, what each path adds to the time of a crowd."""
 

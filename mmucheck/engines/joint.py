@@ -123,7 +123,9 @@ class _Search:
         beside = _bits(blamed.met[0])
         if any(self._pair(blamed.doer, bit) in self.out for bit in beside):
             return []  # it would not have come to that
-        chosen = [bit for bit in self._in_the_way(crowd, blamed.doer, "page") if self._pair(blamed.doer, bit) not in self.out]
+        chosen = self._in_the_way(crowd, blamed.doer, "page")
+        if any(self._pair(blamed.doer, bit) in self.out for bit in chosen):
+            return []
         if not chosen and beside:
             chosen = [max(beside, key=lambda bit: sum(self._of(bit) in p for p in self.out if isinstance(p, tuple)))]
         for bit in chosen:
