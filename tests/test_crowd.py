@@ -23,7 +23,8 @@ from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.engines.threads import CrowdSession, ThreadsSession
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower import choices, faces
-from mmucheck.lower.crowd import MemberWorld, Writes
+from mmucheck.lower.beside import Writes
+from mmucheck.lower.crowd import MemberWorld
 from mmucheck.lower.moves import Moves
 from mmucheck.machine.terms import postorder
 from mmucheck.names.declarations import check

@@ -20,7 +20,8 @@ from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Doers, Membe
 from mmucheck.engines.solver import Limits
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.crowd import ENTRY, MemberWorld, Write, Writes
+from mmucheck.lower.beside import Write, Writes
+from mmucheck.lower.crowd import ENTRY, MemberWorld
 from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
 from mmucheck.lower.scope import State
 
