@@ -1,4 +1,4 @@
-"""Pairs of paths that are decided together: what a path alone tells of all its pairs, and one crowd of all of them
+"""Pairs of paths that are decided together: what a path alone tells of all its pairs, and what crowds of a few paths tell of theirs
 (mmucheck.engines.joint), before each pair is asked by itself."""
 
 from __future__ import annotations
@@ -124,7 +124,6 @@ def _blocks(pairs: Sequence[Obligation]) -> Iterator[Group]:
         i, j = (i, j) if i != j else (i, i + 1) if i < last else (max(i - 1, 0), i)
         cut.setdefault((i, j), []).append(o)
     yield from (Group(tuple(of_blocks)) for of_blocks in cut.values())
-
 
 
 How = tuple["Limits", VerdictCache]

@@ -38,11 +38,10 @@ class Exploration:
     """The states of every path of a crowd, for properties that ask about the same kinds of things. ``apart``: for each path those, as
     bits, that never run beside it; ``skip``: those, as bits, that never run."""
 
-    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float,
-                 apart: Sequence[int] = ()) -> None:  # fmt: skip
+    def __init__(self, system: System, properties: Sequence[PropertyDecl], limits: Limits, deadline: float) -> None:
         self._crowd, self._properties = Crowd(system), tuple(properties)
         self._limits, self.deadline = limits, deadline
-        self.apart, self.skip = list(apart) or [0] * len(system.threads), 0
+        self.apart, self.skip = [0] * len(system.threads), 0
         self._joins = Joins(limits)
         self._wanted = {p.name for p in properties}
         self.written: list[frozenset[Write]] = [frozenset() for _ in system.threads]
@@ -106,6 +105,10 @@ class Exploration:
         found.begin()
         return found
 
+    def _all_written(self) -> list[frozenset[Write]]:
+        """Of each path what it has been seen to write so far."""
+        return [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+
     def _written_beside(self, number: int) -> frozenset[Write]:
         """What is written beside a path, as far as it is known."""
         return frozenset().union(*(w for i, w in enumerate(self.written) if not self.apart[number] >> i & 1))
@@ -136,7 +139,7 @@ class Exploration:
     def _taken_for_granted(self) -> None:
         """Raises _Again if what the worlds were made with is not so. Asked at the end in any case: a small world is done before that
         is asked on the way."""
-        written = [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+        written = self._all_written()
         if written != self.written:
             self.written = written
             if not all(m.world.writes.learn(self._written_beside(i)) for i, m in enumerate(self.outcome.members[1:])):

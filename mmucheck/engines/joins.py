@@ -99,4 +99,3 @@ class Joins:
 
     def _remaining(self) -> float:
         return max(0.001, self.deadline - time.monotonic()) if self.deadline else 0.0
-

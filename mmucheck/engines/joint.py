@@ -227,7 +227,7 @@ class _Crowd(Exploration):
         if not self.blamed:
             super()._taken_for_granted()
         else:
-            self.written = [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+            self.written = self._all_written()
 
     def _within_limits(self) -> None:
         super()._within_limits()
