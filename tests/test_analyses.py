@@ -63,6 +63,16 @@ def test_what_was_not_decided_is_not_kept(library: Library, tmp_path: Path) -> N
     assert not (tmp_path / "verdicts").exists()
 
 
+def test_entries_in_a_table_that_is_not_linked_refute_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind a step that links a table any page of it may be found with an entry, but no run begins so."""
+    text = (Path(__file__).parent / "disagreements" / "linked_table_is_empty.mmu").read_text()
+    changed = text.replace('assert(!pte_present(addr)) "', 'assert(!pte_present(addr + PAGE_SIZE)) "')
+    assert changed != text
+    (tmp_path / "p.mmu").write_text(changed)
+    assert main(["check", str(tmp_path / "p.mmu"), "--no-cache"]) == 3
+    assert "a table that is not linked" in capsys.readouterr().out
+
+
 def test_cost_of_copy_on_write(library: Library) -> None:
     spinlocks = frozenset({"ptl", "pmd_ptl"})
     before = cost(program(library, "do_wp_page", side="before"), spinlocks)

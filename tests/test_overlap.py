@@ -58,3 +58,20 @@ def test_the_triangle_says_who_is_kept_apart(command: list[str], capsys: pytest.
 def test_pairs_are_on_one_device(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--device", "ats"]) == 2
     assert "name it with --device" in capsys.readouterr().err
+
+
+def test_paths_of_different_levels_are_no_pair_of_the_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No world of two levels has both as they are. Put together by hand, one is taken at the other's levels, and that is said."""
+    body = "requires mapped(addr) { let f = frame_at(addr); get_page(f); put_page(f); }"
+    upper = f'path upper(addr: huge_page) in "mm/x.c" levels PMD, PUD {body}'
+    check = 'spec s "s" { check both: upper || by_address on cpu under v3_17 proves no_freed_page; }'
+    (tmp_path / "x.mmu").write_text(f"{TEXT}{upper}\n{check}\n")
+    matrix = ["matrix", str(tmp_path / "x.mmu"), "--pairs", "--device", "cpu", "--path", "upper", "--path", "by_address", "--no-cache"]
+    assert main([*matrix, "-j", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[-2:] == ["Not asked, since they work on different levels of the page table:", "  upper: by_address"]
+    assert main([*matrix, "-j", "1", "--format", "json"]) == 0
+    pairs = {tuple(p["paths"]): p["excluded_by"] for p in json.loads(capsys.readouterr().out)["pairs"]}
+    assert pairs == {("upper", "upper"): None, ("upper", "by_address"): "levels", ("by_address", "by_address"): None}
+    assert main(["check", str(tmp_path / "x.mmu"), "--no-cache", "-j", "1", "-v"]) == 0
+    assert "by_address is taken at PMD, PUD, the levels of another path" in capsys.readouterr().out

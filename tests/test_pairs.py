@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,10 +16,11 @@ from mmucheck.analyses.plan import Builder, obligations
 from mmucheck.analyses.run import Result, run
 from mmucheck.analyses.subjects import subjects
 from mmucheck.cli.main import main
-from mmucheck.engines import crowd, pairs
+from mmucheck.engines import concretise, crowd, pairs
 from mmucheck.engines.solver import Limits, decide_script
 from mmucheck.names.declarations import check
 from mmucheck.names.loading import load
+from mmucheck.replay import explore
 from mmucheck.syntax.diagnostics import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -191,8 +193,32 @@ def test_a_limit_is_never_a_proof(spec: Path, limits: Limits) -> None:
 
 def test_too_many_states_are_never_a_proof(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "MAX_STATES", 1000)
-    monkeypatch.setattr(crowd, "MAX_STATES", 1000)
+    monkeypatch.setattr(crowd, "MAX_STATES", 100)
     assert {r.decision and r.decision.verdict for r in _decided(spec, "refault", Limits(timeout=300))} == {"inconclusive"}
+
+
+def test_what_takes_too_long_to_replay_is_not_shown(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever says that there is a run is not believed until it was made."""
+    given_up = Mock(side_effect=explore.SearchExhausted("more than 5 states"))
+    monkeypatch.setattr(concretise, "search", given_up)
+    (result,) = _decided(spec, "early", Limits(timeout=300))
+    assert given_up.called
+    assert result.trace is None
+    assert result.decision is not None
+    assert (result.decision.verdict, result.decision.reason) == (
+        "inconclusive", "a run that breaks it was found, but not replayed: more than 5 states")  # fmt: skip
+
+
+def test_a_replay_ends_with_its_time(spec: Path) -> None:
+    builder, wanted = _builder(spec)
+    asked = next(o for o in wanted if o.check == "early")
+    system, (prop,) = builder.system(asked.subject), builder.properties(asked.subject, [asked.property])
+    violation = pairs.PairSession(system, [prop], Limits(timeout=300)).decide(prop).violation
+    assert violation is not None
+    start = violation.scenario
+    assert explore.search(system, start, prop) is not None
+    with pytest.raises(explore.SearchExhausted, match="timeout"):
+        explore.search(system, start, prop, 1e-9)
 
 
 def test_the_cells_cover_all_numbers_and_each_is_needed(spec: Path) -> None:

@@ -101,9 +101,10 @@ def compare(path: Path, limits: Limits = LIMITS) -> Comparison:
 
 
 def worlds_of(run: Violation) -> list[tuple[int, int]]:
-    """Pairs of pages of a replayed run: the one the property is asked at with every other."""
+    """Pairs of pages of a replayed run: the one the property is asked at with every other, and with the first of every other region."""
     home = run.scenario.page_of(run.scenario.witness)
-    others = {key for key, _ in run.scenario.pages if key != home} or {home + 4096}
+    regions = {key for key, _ in run.scenario.regions} - {run.scenario.region_of(home)}
+    others = (regions | {key for key, _ in run.scenario.pages}) - {home} or {home + 4096}
     return [(min(home, other), max(home, other)) for other in sorted(others)]
 
 

@@ -94,7 +94,7 @@ class Builder:
             assert isinstance(path, ast.Path)
             programs.append(expander.path(path, version))
             if path.levels is not None:
-                levels = (path.levels[0].name, path.levels[1].name)
+                levels = self.levels((name, version))
         devices = tuple(expander.device(library.devices[d]) for d in subject.devices)
         handlers = [h for d in devices for h in d.handlers]
         problems = [d for program in (*programs, *handlers) for d in unbalanced(program)]
@@ -102,7 +102,14 @@ class Builder:
             raise InputError(problems)
         locks = tuple(expander.lock(lock) for lock in library.locks.values())
         shared = tuple(expander.shared(v) for v in library.shared.values() if v.name in _shared_names(programs, devices))
-        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject), levels, shared, subject.again)
+        return System(tuple(programs), devices, locks, subject.protocol, self._notes(subject, levels), levels, shared, subject.again)
+
+    def levels(self, path: tuple[str, str]) -> tuple[str, str]:
+        """The lower and the upper level of the page table that a path works on."""
+        declaration = self.library.code[path].declaration
+        assert isinstance(declaration, ast.Path)
+        declared = declaration.levels
+        return (declared[0].name, declared[1].name) if declared is not None else LEVELS
 
     def properties(self, subject: Subject, names: Iterable[str]) -> list[PropertyDecl]:
         expander = self._expander(subject)
@@ -138,9 +145,10 @@ class Builder:
                 message = f"`{subject.protocol}` refuses `{name}`: it may not register both `{alone[0]}` and `{others[0]}`"
                 raise InputError([Diagnostic("E405", message, hooks[others[0]].span, "registration fails in the kernel too")])
 
-    def _notes(self, subject: Subject) -> tuple[str, ...]:
+    def _notes(self, subject: Subject, levels: tuple[str, str]) -> tuple[str, ...]:
         callbacks = self.library.callbacks(subject.protocol)
-        return tuple(
+        moved = dict.fromkeys(path[0] for path in subject.paths if self.levels(path) != levels)
+        return tuple(f"{name} is taken at {', '.join(levels)}, the levels of another path" for name in moved) + tuple(
             f"{name} listens to {hook.name}(), which {subject.protocol} does not have: it is never called"
             for name in subject.devices
             for hook in self.library.devices[name].hooks

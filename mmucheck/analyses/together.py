@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Path = tuple[str, str]
 FEWEST = 3
 """Pairs of which it pays to make a crowd."""
-BLOCK = 2
-"""So many paths at a time are put together with as many others: what a crowd of so few cannot do for costs little. One of all paths has too
-many states."""
+BLOCK = 8
+"""So many paths at a time are put together with as many others: several crowds can be asked at the same time, and each keeps less in memory
+than one of all paths."""
 SHARE = 0.25
-"""Of the time for a pair, what each path adds to the time of a crowd."""
+"""Of the time for a pair, what it adds to the time of a crowd."""
 
 
 @record
@@ -110,11 +110,12 @@ def _crowds(systems: Systems, wanted: Iterable[Obligation]) -> list[Group]:
         levels = {systems.system(replace(one.subject, paths=(path,))).levels for path in one.subject.paths}
         if len(levels) == 1:
             found.setdefault((replace(one.subject, paths=()), levels.pop(), one.property), []).append(one)
-    return [group for pairs in found.values() for group in _blocks(pairs) if len(group.pairs) >= FEWEST]
+    groups = [group for pairs in found.values() for group in _blocks(pairs) if len(group.pairs) >= FEWEST]
+    return sorted(groups, key=lambda group: -len(group.pairs))  # the longest do not come last
 
 
 def _blocks(pairs: Sequence[Obligation]) -> Iterator[Group]:
-    """The pairs, cut up by which two blocks their paths are of; those of one block are with the pairs of it and the next."""
+    """The pairs, cut up by which two blocks of so many paths theirs are of; those of one block are with the pairs of it and the next."""
     paths = Group(tuple(pairs)).paths
     block = {path: i // BLOCK for i, path in enumerate(paths)}
     last = max(block.values(), default=0)
@@ -140,7 +141,7 @@ def _decide(systems: Systems, group: Group, how: How, heard: Callable[[str], Non
     for o in group.pairs:
         i, j = sorted(number[path] for path in o.subject.paths)
         by_pair[i, j] = o
-    seconds = limits.timeout * SHARE * len(group.paths)
+    seconds = limits.timeout * SHARE * len(group.pairs)
     try:
         joint = decide_jointly(system, by_pair, prop, limits, seconds, heard)
     except (MemoryError, RecursionError):
@@ -149,7 +150,7 @@ def _decide(systems: Systems, group: Group, how: How, heard: Callable[[str], Non
         one = by_pair[pair]
         if kept.root is not None:
             kept.keep(_key(systems, one, limits), decision, None)
-        say(Result(one, decision, scope_of(replace(one.subject, again=True)), None, systems.notes(one.subject)))
+        say(Result(one, decision, scope_of(one.subject), None, systems.notes(one.subject)))
     return True
 
 

@@ -121,10 +121,13 @@ def _pairs(library: Library, settings: common.Settings, subject: Subject, prop: 
     wanted: dict[tuple[str, str], Obligation] = {}
     for i, one in enumerate(found):
         for other in found[i:]:
+            if builder.levels(one) != builder.levels(other):
+                cells[one[0], other[0]] = report.Apart(report.LEVELS)
+                continue
             both = Subject((one, other), (device,), subject.protocol, subject.change, subject.side)
             system = builder.system(both)
             apart = excluding(system.threads[0], system.threads[1], system.locks)
-            cells[one[0], other[0]] = apart or None
+            cells[one[0], other[0]] = report.Apart(apart) if apart else None
             if not apart:
                 wanted[one[0], other[0]] = Obligation(both, prop)
     decided = common.decide(builder, list(wanted.values()), settings, traces=False, pairs=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmucheck.engines.exercise import occurs
-from mmucheck.engines.forms import conjuncts, event_of
-from mmucheck.ir.program import Expr, Local, Look, Op, PropertyDecl, System, subexpressions
+from mmucheck.engines.forms import event_of
+from mmucheck.ir.program import Expr, Local, Look, Op, PropertyDecl, System, conjuncts, subexpressions
 from mmucheck.lower.unroll import Act
 from mmucheck.machine.terms import Terms
 from mmucheck.machine.visibility import variables

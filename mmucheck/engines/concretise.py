@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmucheck.engines.solver import Limits, Solver
-from mmucheck.engines.verdicts import InternalError
+from mmucheck.engines.verdicts import INCONCLUSIVE, REFUTED, Decision, InternalError
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Thread
 from mmucheck.machine.terms import Term, Terms, evaluate
 from mmucheck.names.builtins import ADDRESS_SPACE
-from mmucheck.replay.explore import SearchExhausted, Violation, search
+from mmucheck.replay.explore import SearchExhausted, search
 from mmucheck.replay.world import Entry, Scenario
 
 _BASE = 0x7F00_0000_0000
@@ -145,13 +145,17 @@ class _Renaming:
         return self._names[ident]
 
 
-def replayed(system: System, start: Scenario, prop: PropertyDecl) -> Violation:
-    """The run from a start that breaks the property, found by the interpreter alone. Raises InternalError if there is none: then
-    whoever named the start was wrong."""
+def refuted(system: System, start: Scenario, prop: PropertyDecl, method: str, limits: Limits) -> Decision:
+    """Refuted by the run from a start that the interpreter finds alone; it has as long as the engine had, and if that is not enough nothing
+    is decided; nor is it if the run was said to begin with entries in a table that is not linked, and there is none without.
+    Raises InternalError if there is no such run: then whoever named the start was wrong."""
+    quiet = start.without_unlinked()
     try:
-        violation = search(system, start, prop)
+        violation = search(system, quiet, prop, limits.timeout)
     except SearchExhausted as error:
-        raise InternalError(f"{prop.name}: the refutation could not be replayed: {error}") from None
+        return Decision(INCONCLUSIVE, method, f"a run that breaks it was found, but not replayed: {error}")
+    if violation is None and quiet != start:
+        return Decision(INCONCLUSIVE, method, "the run that was found begins with entries in a table that is not linked")
     if violation is None:
         raise InternalError(f"{prop.name}: the refutation does not replay from {start}")
-    return violation
+    return Decision(REFUTED, method, violation=violation)

@@ -7,27 +7,26 @@ others, until no thread does anything that has not been taken into account. What
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from heapq import heappop, heappush
 
 from mmucheck.engines.cells import Exhausted
 from mmucheck.engines.claims import said
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.joins import Joins
-from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Doers, Member, MemberCell, Met, Outcome
+from mmucheck.engines.members import ALL, Arrival, Arrived, Blamed, Member, MemberCell, Outcome
+from mmucheck.engines.relation import Deeds, Relation
 from mmucheck.engines.solver import Limits
 from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
-from mmucheck.lower.beside import Write, Writes
-from mmucheck.lower.crowd import ENTRY, MemberWorld
-from mmucheck.lower.faces import Deed, Shared, Stand, Turn, turn
-from mmucheck.lower.scope import State
+from mmucheck.lower.beside import Write
+from mmucheck.lower.crowd import ENTRY, Local, MemberWorld
+from mmucheck.lower.situations import Bits, bits_of, each
+from mmucheck.lower.surroundings import Change, Surroundings, Undecided
 
 METHOD = "thread-modular exploration"
-MAX_STATES = 6_000_000
-"""Explored for one group of properties."""
+MAX_STATES = 200_000_000
+"""Explored for one group of properties. They are not kept one by one."""
 
 
 class _Again(Exception):
@@ -46,6 +45,7 @@ class Exploration:
         self._wanted = {p.name for p in properties}
         self.written: list[frozenset[Write]] = [frozenset() for _ in system.threads]
         self._aligned: dict[str, int] = {}
+        self._surroundings: Surroundings | None = None
         self._worlds: dict[int, MemberWorld] = {}
         self._given: list[list[dict[str, int]]] | None = None
         self.outcome = Outcome()
@@ -59,7 +59,7 @@ class Exploration:
         """For each path, for each segment of it: SMT-LIB script of what must be unsatisfiable if every cell has been explored, and a member
         of every cell."""
         found = []
-        for member in self.outcome.members[1:]:
+        for member in self.outcome.members:
             for segment in member.world.segments:
                 cells = [member.cells[i] for i in member.of(segment)]
                 text = covering(self._joins.terms, member.world.assume, [c.condition() for c in cells])
@@ -75,66 +75,73 @@ class Exploration:
                 self._taken_for_granted()
             except _Again:
                 continue
-            except Exhausted as limit:
-                self.outcome.reason = str(limit)
+            except (Exhausted, Undecided) as limit:
+                self.outcome.reason = str(limit) or "it gave up"  # without a reason it would be taken for complete
             return self.outcome
 
     def _begin(self) -> None:
-        number = len(self._crowd.system.threads)
-        try:
-            worlds = [self._world(-1, frozenset()), *(self._world(i, self._written_beside(i)) for i in range(number))]
-        except ValueError as obstacle:
-            raise Exhausted(str(obstacle)) from None
-        bits = [(0, ALL), *((1 << i, ~apart) for i, apart in enumerate(self.apart))]
+        if self._surroundings is None:
+            try:
+                self._surroundings = Surroundings(self._crowd, self._properties, said, self._joins.terms)
+            except ValueError as obstacle:
+                raise Exhausted(str(obstacle)) from None
+        self._around = self._surroundings
+        worlds = [self._world(i) for i in range(len(self._crowd.system.threads))]
         self._joins.deadline, self._before = self.deadline, self.outcome.states
-        self.outcome = Outcome([Member(w, *b) for w, b in zip(worlds, bits, strict=True)], self.outcome.states)
-        self._queue: deque[tuple[Member, int, State]] = deque()
-        self._deeds: dict[Shared, dict[Deed, Doers]] = {}
-        self._stands: dict[Shared, dict[Stand, None]] = {}
-        self._turns: dict[tuple[Shared, Stand], dict[Turn, Doers]] = {}
-        self._at: dict[tuple[Shared, Stand], list[tuple[Member, int, State]]] = {}
-        self._left: set[tuple[tuple[str, Any], ...]] = set()
-        self._idle = self.outcome.members[0]
+        members = [Member(w, 1 << i, ~apart) for i, (w, apart) in enumerate(zip(worlds, self.apart, strict=True))]
+        self.outcome = Outcome(self._around, members, states=self._before)
+        self._deeds = Deeds()
+        self._relations: dict[int, Relation] = {}
+        self._known = 0
+        self._told: Bits = 0
+        self._in_doubt: dict[str, Bits] = {}
+        self._unowned: Bits = 0
+        self._steps = 0
 
-    def _world(self, number: int, written: frozenset[Write]) -> MemberWorld:
-        """The world of a path, of a thread that runs nothing for -1: one that was made before remembers its steps."""
+    def _world(self, number: int) -> MemberWorld:
+        """The world of a path, which remembers its steps."""
         found = self._worlds.get(number)
-        if found is None or not found.writes.learn(written):
-            system = self._crowd.idle() if number < 0 else self._crowd.member(number)
-            found = self._worlds[number] = MemberWorld(system, self._properties, said, Writes(written), self._joins.terms)
-        found.begin()
+        if found is None:
+            found = self._worlds[number] = MemberWorld(self._crowd.member(number), self._properties, self._around)
+        found.begin(self._written_beside(number))
         return found
 
     def _all_written(self) -> list[frozenset[Write]]:
         """Of each path what it has been seen to write so far."""
-        return [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members[1:], strict=True)]
+        return [w | m.world.writes.found for w, m in zip(self.written, self.outcome.members, strict=True)]
 
     def _written_beside(self, number: int) -> frozenset[Write]:
         """What is written beside a path, as far as it is known."""
         return frozenset().union(*(w for i, w in enumerate(self.written) if not self.apart[number] >> i & 1))
 
     def _explore(self) -> None:
-        idle = self._idle
-        idle.cells.append(MemberCell(idle.world, {}))
-        for start in idle.world.starts:
-            self._add(idle, 0, [start[n] for n in idle.world.names])
+        self._rest(self._around.starts)
+        for member in self._running():
+            self._begin_cell(member, ENTRY)
         while self._wanted - set(self.outcome.alarms):
             self._drain()
             if not self._another_cell():
                 return
 
     def _drain(self) -> None:
-        counted = 0
-        while self._queue:
-            counted += 1
-            if counted & 0xFF == 0:
+        """Follow all that was found, until nothing comes of it any more."""
+        while self._wanted - set(self.outcome.alarms):
+            for member in self._running():
+                self._hear(member)
+                self._follow_all(member)
+            self._rest(0)
+            if not any(m.heap for m in self._running()) and not self._behind():
+                return
+
+    def _follow_all(self, member: Member) -> None:
+        while member.heap:
+            _, _, number, local = heappop(member.heap)
+            self._steps += 1
+            if self._steps & 0x3F == 0:
                 self._within_limits()
                 if not self._wanted - set(self.outcome.alarms):
                     return
-            self._next(*self._queue.popleft())
-
-    def _next(self, member: Member, number: int, state: State) -> None:
-        self._follow(member, number, state)
+            self._follow(member, number, local)
 
     def _taken_for_granted(self) -> None:
         """Raises _Again if what the worlds were made with is not so. Asked at the end in any case: a small world is done before that
@@ -142,202 +149,198 @@ class Exploration:
         written = self._all_written()
         if written != self.written:
             self.written = written
-            if not all(m.world.writes.learn(self._written_beside(i)) for i, m in enumerate(self.outcome.members[1:])):
+            agree = [m.world.agrees(self._written_beside(i)) for i, m in enumerate(self.outcome.members)]  # each has to learn of it
+            if not all(agree):
                 raise _Again
         if any(m.world.realigned for m in self.outcome.members):
             raise _Again
-        if any(m.world.noticed() for m in self.outcome.members):
-            raise Exhausted("somebody looks at what was taken for a thread's own")
-        if any(cell.truths for cell in self._idle.cells):
-            raise Exhausted("what is seen between two runs depends on a number")
 
     def _within_limits(self) -> None:
         self._taken_for_granted()
         if self._limits.rlimit and self.outcome.states > self._limits.rlimit:
             raise Exhausted("resource limit")
-        if self.outcome.states - self._before > MAX_STATES:
-            raise Exhausted(f"more than {MAX_STATES} states")
         if self.deadline and time.monotonic() > self.deadline:
             raise Exhausted("timeout")
 
-    # ---- one state
+    # ---- what the others do
 
-    def _add(self, member: Member, number: int, values: list[Any], met: Met = (0, 0)) -> None:
-        """A state of a path, if it is new: told of the properties, seen by others, and to be followed."""
-        world, cell = member.world, member.cells[number]
-        self._put(member, number, world.settled(values, cell.truth), met)
+    def _relation(self, beside: int) -> Relation:
+        """What becomes of the situations of a thread beside which these run, as bits."""
+        found = self._relations.get(beside)
+        if found is None:
+            found = self._relations[beside] = Relation(self._around, self._deeds, beside)
+        return found
 
-    def _put(self, member: Member, number: int, state: State, met: Met) -> None:
-        world, cell = member.world, member.cells[number]
-        if state in cell.seen or not world.worthwhile(state):
+    def _behind(self) -> bool:
+        """Whether something has been done that has not been taken into account by all."""
+        for relation in self._relations.values():
+            relation.update()
+        known = [(m.known, m.beside) for m in self._running()] + [(self._known, ALL)]
+        return any(number < len(self._relation(beside).grown) for number, beside in known)
+
+    def _hear(self, member: Member) -> None:
+        """What others have done since the last time happens to the states of a path, too."""
+        relation = self._relation(member.beside)
+        relation.update()
+        if member.known == len(relation.grown):
             return
-        shared, stand, owned = cell.face(state)
-        self._must_own(member, owned, met)
-        cell.seen[state] = met
-        self.outcome.states += 1
-        told, _ = world.told(state, cell.truth)
-        self.outcome.says.update(told.says)
-        for name in told.broken:
-            self._alarm(name, member, state, met)
-        key = (shared, stand)
-        self._queue.append((member, number, state))
-        if key not in self._turns:
-            self._turns[key] = {}
-            self._at[key] = []
-            self._stands.setdefault(shared, {})[stand] = None
-            known = self._turns[key]
-            for deed, doers in self._deeds.get(shared, {}).items():
-                came = turn(deed, stand)
-                if came is not None:
-                    known[came] = _joined(known.get(came), doers)
-        self._at[key].append((member, number, state))
+        grown = 0
+        for more in relation.grown[member.known :]:
+            grown |= more
+        member.known = len(relation.grown)
+        for number, cell in enumerate(member.cells):
+            for local, seen in cell.seen.items():
+                if seen & grown:
+                    self._put(member, number, local, relation.next(seen & grown))
 
-    def _must_own(self, member: Member, owned: tuple[int, int], met: Met) -> None:
-        """Raises Blamed if a thread has dropped references that an entry owns: whose is gone is not known then."""
-        if min(owned) < 0:
-            raise Blamed(f"`{member.world.me.program.name}` drops a reference before the entry that owns it is gone", member.bit, met)
+    def _publish(self, situation: int, turn: int, doers: int) -> None:
+        """A thread in this situation does something that the other can tell."""
+        self._deeds.publish(self._around.mirror(self._around.face(situation)), turn, doers)
 
-    def _alarm(self, name: str, member: Member, state: State, met: Met) -> None:
-        """A state breaks a claim."""
-        self.outcome.alarms.setdefault(name, self._where(member.world, state))
+    # ---- the thread that runs nothing
 
-    def _must_leave(self, member: Member, state: State, met: Met) -> None:
-        """Raises Blamed if a path ends with a device's counter other than it was: whose that is would not be known any more."""
-        if any(member.world.faces.tallies.sides(state)[0]):
-            raise Blamed(f"`{member.world.me.program.name}` leaves a counter of a device other than it was", member.bit, met)
-
-    def _where(self, world: MemberWorld, state: State) -> str:
-        program = world.me.program
-        origin = program.nodes[world.pc(state)].step.origin
-        return f"`{program.name}`, line {origin.span.line}" if program.name != "idle" else "between two runs"
-
-    def _turn(self, member: Member, number: int, state: State, came: Turn, doers: Doers) -> None:
-        who, needed = doers
-        beside_it = who & member.beside
-        if not beside_it:
+    def _rest(self, of: Bits) -> None:
+        """A thread that runs nothing is in these situations: it may begin any path, others may do something."""
+        relation = self._relation(ALL)
+        relation.update()
+        seen = self.outcome.idle
+        for grown in relation.grown[self._known :]:
+            of |= relation.next(seen & grown)
+        self._known = len(relation.grown)
+        new = relation.closure(of, seen)
+        if not new:
             return
-        doer = 0 if who == ALL else beside_it & -beside_it
-        cell = member.cells[number]
-        beside, others = cell.seen[state]
-        met = (beside | doer, others | needed) if member.bit else (0, others | doer | needed)
-        for values in member.world.turned(state, came):
-            if tuple(values) not in cell.seen:  # what has settled once stays as it is
-                self._put(member, number, member.world.settled(values, cell.truth), met)
-
-    def _publish(self, shared: Shared, deed: Deed, doers: Doers) -> None:
-        deeds = self._deeds.setdefault(shared, {})
-        known = deeds.get(deed)
-        if known is not None and not doers[0] & ~known[0]:
-            return
-        deeds[deed] = _joined(known, doers)
-        for stand in list(self._stands.get(shared, {})):
-            turns = self._turns[shared, stand]
-            came = turn(deed, stand)
-            if came is None:
-                continue
-            before = turns.get(came, (0, 0))
-            if doers[0] & ~before[0]:
-                turns[came] = _joined(before, doers)
-                if any(doers[0] & m.beside and not before[0] & m.beside for m in self.outcome.members):
-                    for member, number, state in list(self._at[shared, stand]):
-                        if not before[0] & member.beside:
-                            self._turn(member, number, state, came, doers)
-
-    def _follow(self, member: Member, number: int, state: State) -> None:
-        world, cell = member.world, member.cells[number]
-        shared, stand, _ = cell.face(state)
-        met = cell.seen[state]
-        for known, doers in list(self._turns[shared, stand].items()):
-            self._turn(member, number, state, known, doers)
-        if member is self._idle:
-            self._start_all(state, shared, stand, met)
-        for values, mine in world.successors(state, cell.truth):
-            after = world.settled(values, cell.truth)
-            if not world.worthwhile(after):
-                continue
-            if mine:
-                renamed = world.renamed()
-                if world.faces.loosened(state, after):
-                    raise Blamed(f"`{world.me.program.name}` drops a reference that it does not have", member.bit, met)
-                done = world.done(after)
-                deed = cell.deed(state, after, done, renamed)
-                if deed is not None:
-                    self._publish(*deed, (member.bit, met[0] | met[1]))
-                if done:
-                    self._must_leave(member, after, met)
-                    self._must_own(member, world.faces.owned(after), met)  # before what is left of it is made right for the next run
-                    member.ends = True
-                    self._leave(world, after, (0, met[0] | met[1] | member.bit))
-                    continue
-                self._go_on(member, number, after, met)
-                continue
-            self._put(member, number, after, met)
-
-    def _go_on(self, member: Member, number: int, state: State, met: Met) -> None:
-        """The thread has come here by a step of its own: it makes at once what steps nobody can notice."""
-        world, cell, waiting = member.world, member.cells[number], [state]
-        while waiting:
-            here = waiting.pop()
-            if world.pc(here) in world.heads:
-                self._arrive(member, number, here, met)
-            elif here not in cell.seen:
-                ways = world.unnoticed(here, cell.truth)
-                if ways is None:
-                    self._put(member, number, here, met)
-                else:
-                    waiting.extend(world.settled(values, cell.truth) for values in ways)
-
-    # ---- from path to path
-
-    def _leave(self, world: MemberWorld, state: State, met: Met) -> None:
-        left = world.neutral(state)
-        if left in self._left:
-            return
-        self._left.add(left)
-        given, start = dict(left), self._idle.world.starts[0]
-        self._add(self._idle, 0, [given.get(n, start[n]) for n in self._idle.world.names], met)
-
-    def _start_all(self, state: State, shared: Shared, stand: Stand, met: Met) -> None:
-        common = self._idle.world.neutral(state)
-        if self._idle.world.counts_runs:
-            begun = Deed(stand, replace(stand, running=(True, stand.running[1])), shared, (False, False))
-            self._publish(shared, begun, (ALL, 0))
+        self.outcome.idle |= new
+        self.outcome.states += new.bit_count()
+        for number in each(new):
+            told = self._around.told(number, idle=True)
+            self.outcome.says.update(told.says)
+            for name in told.broken:
+                self._alarm(name, 0, "between two runs")
+            if self._around.counts_runs:
+                self._publish(number, self._around.begun(number), ALL)
+        begins = self._around.entered(new)
         for member in self._running():
-            if common not in member.entries:
-                member.entries[common] = met[1]
-                for number in member.of(ENTRY):
-                    self._enter(member, number, common)
+            member.entries |= begins
+            for number in member.of(ENTRY):
+                self._enter(member, number, begins)
 
-    def _enter(self, member: Member, number: int, common: tuple[tuple[str, Any], ...]) -> None:
-        for values in member.world.entered(common):
-            self._add(member, number, values, (0, member.entries[common]))
+    def _enter(self, member: Member, number: int, of: Bits) -> None:
+        for local, some in member.world.entered(of):
+            self._put(member, number, local, some)
+
+    # ---- states of a path
+
+    def _put(self, member: Member, number: int, local: Local, of: Bits) -> None:
+        """States of a path: those that are new are to be followed."""
+        cell = member.cells[number]
+        new = of & ~cell.seen.get(local, 0)
+        waiting = cell.found.get(local)
+        if waiting is not None:
+            cell.found[local] = waiting | new
+        elif new:
+            cell.found[local] = new
+            self._steps += 1
+            heappush(member.heap, (member.world.order[member.world.pc(local)], self._steps, number, local))
+
+    def _follow(self, member: Member, number: int, local: Local) -> None:
+        cell, world = member.cells[number], member.world
+        seen = cell.seen.get(local, 0)
+        new = self._relation(member.beside).closure(cell.found.pop(local), seen)
+        if not new:
+            return
+        cell.seen[local] = seen | new
+        self.outcome.states += new.bit_count()
+        if self.outcome.states - self._before > MAX_STATES:
+            raise Exhausted(f"more than {MAX_STATES} states")
+        self._judge(member, local, new)
+        if not world.me.program.nodes[world.pc(local)].successors:
+            return
+        for (after, change), of in world.steps(local, new, cell.truth).items():
+            if not world.changes_nothing(local, change, cell.truth):
+                of = self._changed(member, change, of)
+                if change.leaves:
+                    member.ends = member.ends or bool(of)
+                    self._judge(member, after, of)
+                    self._rest(of)
+                    continue
+            if not of:
+                continue
+            if world.pc(after) in world.heads:
+                self._arrive(member, number, after, of)
+            else:
+                self._put(member, number, after, of)
+
+    def _judge(self, member: Member, local: Local, new: Bits) -> None:
+        """What new states tell of the properties, and whether the argument applies to them."""
+        for number in each(new & ~self._told):
+            told = self._around.told(number, idle=False)
+            self.outcome.says.update(told.says)
+            for name in told.broken:
+                self._in_doubt[name] = self._in_doubt.get(name, 0) | 1 << number
+            if self._around.lowest_owned(number) < 0:
+                self._unowned |= 1 << number
+        self._told |= new
+        for name, broken in self._in_doubt.items():
+            if new & broken:
+                self._alarm(name, member.bit, self._where(member.world, local))
+        if new & self._unowned:
+            self._must_own(member)
+
+    def _must_own(self, member: Member) -> None:
+        """A thread has dropped references that an entry owns: whose is gone is not known then."""
+        raise Blamed(f"`{member.world.me.program.name}` drops a reference before the entry that owns it is gone", member.bit)
+
+    def _alarm(self, name: str, doer: int, where: str) -> None:
+        """A state breaks a claim."""
+        self.outcome.alarms.setdefault(name, where)
+
+    def _where(self, world: MemberWorld, local: Local) -> str:
+        program = world.me.program
+        return f"`{program.name}`, line {program.nodes[world.pc(local)].step.origin.span.line}"
+
+    def _changed(self, member: Member, change: Change, of: Bits) -> Bits:
+        """The situations in which a step leaves the thread; what others can tell of it they are told."""
+        effect, after = self._around.effect(change), set()
+        for number in each(of):
+            made = self._around.made(effect, number)
+            if made.deed >= 0:
+                self._publish(number, made.deed, member.bit)
+            if made.trouble:
+                raise Blamed(f"`{member.world.me.program.name}` {made.trouble}", member.bit)
+            after.add(made.after)
+        return bits_of(sorted(after - {-1}))
 
     # ---- loops and cells
 
-    def _arrive(self, member: Member, number: int, state: State, met: Met) -> None:
+    def _arrive(self, member: Member, number: int, local: Local, of: Bits) -> None:
         world = member.world
-        head = world.pc(state)
+        head = world.pc(local)
         try:
-            abstract, stands = world.abstracted(head, state, self._aligned)
+            abstract, stands = world.abstracted(head, local, self._aligned)
         except ValueError as obstacle:
-            raise Blamed(f"`{world.me.program.name}`: {obstacle}", member.bit, (0, 0)) from None
-        arrival = Arrival(number, head, stands, world.mentioned(abstract) - {name for name, _ in stands})
+            raise Blamed(f"`{world.me.program.name}`: {obstacle}", member.bit) from None
+        kept = world.mentioned(abstract) - {name for name, _ in stands}
+        arrival = Arrival(number, head, stands, kept, world.marks(abstract))
         arrived = member.arrivals.get(arrival)
         if arrived is None:
             arrived = member.arrivals[arrival] = Arrived()
             for other in member.of(head):
                 if self._may_join(member, arrival, other):
                     arrived.targets.append(other)
-        if abstract not in arrived.states:
-            arrived.states[abstract] = met
-            for other in list(arrived.targets):
-                self._put(member, other, abstract, met)
+        arrived.states[abstract] = arrived.states.get(abstract, 0) | of
+        for other in list(arrived.targets):
+            self._go_on(member, other, abstract, of)
+
+    def _go_on(self, member: Member, number: int, local: Local, of: Bits) -> None:
+        """States go on in a cell behind the head of a loop."""
+        self._put(member, number, local, member.world.alike(of, local, member.cells[number].truth))
 
     def _may_join(self, member: Member, arrival: Arrival, target: int) -> bool:
         """Whether numbers of the cell that the arrival comes from may be such as they are in another."""
         world, kept, stands = member.world, arrival.kept, arrival.stands
         one, other = member.cells[arrival.source], member.cells[target]
-        for comparison in world.order_at(arrival.head, self._aligned):
+        for comparison in world.order_at(arrival.head, arrival.marks, self._aligned):
             other.truth(comparison)
         return self._joins.may_join(world, stands, kept, one, other, self._aligned)
 
@@ -347,7 +350,7 @@ class Exploration:
 
     def _running(self) -> list[Member]:
         """Of the paths those that run."""
-        return [m for m in self.outcome.members[1:] if not m.bit & self.skip]
+        return [m for m in self.outcome.members if not m.bit & self.skip]
 
     def _begin_cell(self, member: Member, segment: int) -> bool:
         """The same for one segment of a path."""
@@ -366,20 +369,16 @@ class Exploration:
             return False
         member.cells.append(MemberCell(member.world, model, segment=segment))
         number = len(member.cells) - 1
-        for common in list(member.entries) if segment == ENTRY else ():
-            self._enter(member, number, common)
+        if segment == ENTRY:
+            self._enter(member, number, member.entries)
         for arrival, arrived in list(member.arrivals.items()):
             if arrival.head == segment and self._may_join(member, arrival, number):
                 arrived.targets.append(number)
-                for state, met in list(arrived.states.items()):
-                    self._put(member, number, state, met)
+                for local, of in list(arrived.states.items()):
+                    self._go_on(member, number, local, of)
         return True
 
     def _place(self, member: Member, segment: int) -> int:
         """Which one it is of all segments of all paths."""
-        before = self.outcome.members[1 : self.outcome.members.index(member)]
+        before = self.outcome.members[: member.bit.bit_length() - 1]
         return sum(len(m.world.segments) for m in before) + member.world.segments.index(segment)
-
-
-def _joined(known: Doers | None, more: Doers) -> Doers:
-    return more if known is None or not known[0] else (known[0] | more[0], known[1])

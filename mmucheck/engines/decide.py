@@ -13,10 +13,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmucheck.engines.exercise import Coverage, Exercise
-from mmucheck.engines.forms import conjuncts, event_of, looks_at_caches, unknown_variable
+from mmucheck.engines.forms import event_of, looks_at_caches, unknown_variable
 from mmucheck.engines.solver import Answer, Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised, InternalError, OutOfBudget
-from mmucheck.ir.program import Op, PropertyDecl, System, without_drops
+from mmucheck.engines.verdicts import (
+    BOUNDED,
+    INCONCLUSIVE,
+    PROVED,
+    REFUTED,
+    VACUOUS,
+    Decision,
+    Exercised,
+    InternalError,
+    OutOfBudget,
+)
+from mmucheck.ir.program import Op, PropertyDecl, System, conjuncts, without_drops
 from mmucheck.lower.mixes import asks_hooks, parts
 from mmucheck.lower.sites import occurrences
 from mmucheck.lower.unroll import Lowering, Place, Unrolling
@@ -227,7 +237,7 @@ class Session:
                 return self._proved(prop, Decision(PROVED, "induction", invariant=proof.invariant))
         answer = self._ask(f"bad.{prop.name}", model=True)
         if answer.status == "sat":
-            return Decision(REFUTED, method, violation=self._replay(prop, answer.model))
+            return self._refuted(prop, method, answer.model)
         if answer.status == "unknown":
             return Decision(INCONCLUSIVE, method, answer.reason)
         if not self.lowering.one_run_suffices(prop):
@@ -325,11 +335,11 @@ class Session:
         assert self.induction is not None
         return self.induction.prove([prop], self._remaining(), narrow=False)[prop.name]
 
-    def _replay(self, prop: PropertyDecl, model: dict[str, int]) -> Violation:
-        from mmucheck.engines.concretise import replayed, scenario_of, simplest_model
+    def _refuted(self, prop: PropertyDecl, method: str, model: dict[str, int]) -> Decision:
+        from mmucheck.engines.concretise import refuted, scenario_of, simplest_model
 
         model = simplest_model(self.lowering, self.queries[prop.name], model, self.limits)
-        return replayed(self.system, scenario_of(self.lowering, model), prop)
+        return refuted(self.system, scenario_of(self.lowering, model), prop, method, self.limits)
 
 
 def _pace(limits: Limits) -> Callable[[int], None]:

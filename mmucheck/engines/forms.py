@@ -15,13 +15,6 @@ def looks_at_caches(prop: PropertyDecl) -> bool:
     return any(isinstance(e, Look) and e.name in CACHED for e in subexpressions(prop.formula))
 
 
-def conjuncts(formula: Expr) -> list[Expr]:
-    """What a property says, taken apart: it says something where one of these does."""
-    if isinstance(formula, Op) and formula.op == "&&":
-        return [part for arg in formula.args for part in conjuncts(arg)]
-    return [formula]
-
-
 def event_of(formula: Expr) -> str:
     """The event of which a formula says that it has not come about, "" if it says something else."""
     if isinstance(formula, Op) and formula.op == "!":

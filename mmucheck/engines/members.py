@@ -1,95 +1,82 @@
-"""What an exploration of a crowd keeps: of each path its cells, the states seen in them with what they have met, and arrivals at loops."""
+"""What an exploration of a crowd keeps: of each path its cells, the states seen in them, and arrivals at loops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mmucheck.engines.cells import Cell, Exhausted
-from mmucheck.lower.crowd import ENTRY, MemberWorld
-from mmucheck.lower.faces import Deed, Shared, Stand
-from mmucheck.lower.scope import State
+from mmucheck.lower.crowd import ENTRY, Local, Marks, MemberWorld
+from mmucheck.lower.situations import Bits
+from mmucheck.lower.surroundings import Surroundings
 from mmucheck.machine.terms import Term
 from mmucheck.records import record
 
 Stands = tuple[tuple[str, Term], ...]
 """What the variables at a loop's head stand for."""
-Met = tuple[int, int]
-"""On the way on which a state was found first: the paths (a bit for each) that have done something beside this run of the thread's, and
-all others without which it would not have been found."""
 ALL = -1
 """Every path, as bits."""
-Doers = tuple[int, int]
-"""Of a deed: the paths that do it, and all without which that would not have been seen the first time."""
 
 
 class Blamed(Exhausted):
-    """The argument does not apply to the run of a path: the ``doer``-th one of the crowd, after what ``met`` says it has met."""
+    """The argument does not apply to a run of a path: the ``doer`` (a bit; 0 if the thread runs nothing)."""
 
-    def __init__(self, why: str, doer: int, met: Met) -> None:
+    def __init__(self, why: str, doer: int) -> None:
         super().__init__(why)
-        self.doer, self.met = doer, met
+        self.doer = doer
 
 
 @record
 class Arrival:
-    """Control comes to the ``head`` of a loop, from the ``source``-th cell: what the variables there stand for, and which arguments and
-    variables of outer loops are still in use."""
+    """Control comes to the ``head`` of a loop, from the ``source``-th cell: what the variables there stand for, which arguments and
+    variables of outer loops are still in use, and what numbers there are compared with."""
 
     source: int
     head: int
     stands: Stands
     kept: frozenset[str]
+    marks: Marks
 
 
 @dataclass
 class Arrived:
-    """The states that arrive so with what they have met, and the cells in which they go on."""
+    """The states that arrive so, and the cells in which they go on."""
 
-    states: dict[State, Met] = field(default_factory=dict)
+    states: dict[Local, Bits] = field(default_factory=dict)
     targets: list[int] = field(default_factory=list)
 
 
 @dataclass
 class MemberCell(Cell[MemberWorld]):
-    """One choice of the numbers of one path on a ``segment`` of it (where that begins), and the states seen for it with what they have
-    met."""
+    """One choice of the numbers of one path on a ``segment`` of it (where that begins). ``seen``: by what is local, the situations in
+    which that has been seen; ``found``: those that have still to be followed."""
 
     segment: int = ENTRY
-    seen: dict[State, Met] = field(default_factory=dict)
-    faces: dict[tuple[Any, ...], tuple[Shared, Stand, tuple[int, int]]] = field(default_factory=dict)
-    deeds: dict[tuple[Any, ...], tuple[Shared, Deed] | None] = field(default_factory=dict)
+    seen: dict[Local, Bits] = field(default_factory=dict)
+    found: dict[Local, Bits] = field(default_factory=dict)
 
-    def face(self, state: State) -> tuple[Shared, Stand, tuple[int, int]]:
-        """See mmucheck.lower.faces.Faces.face."""
-        part = self.world.faces.part(state)
-        found = self.faces.get(part)
-        if found is None:
-            found = self.faces[part] = self.world.faces.face(state, self.truth)
-        return found
-
-    def deed(self, before: State, after: State, leaves: bool, renamed: tuple[tuple[int, int], ...]) -> tuple[Shared, Deed] | None:
-        """See mmucheck.lower.faces.Faces.deed."""
-        key = (self.world.faces.part(before), self.world.faces.part(after), leaves, renamed)
-        if key not in self.deeds:
-            self.deeds[key] = self.world.faces.deed(before, after, self.truth, leaves, renamed)
-        return self.deeds[key]
+    @property
+    def states(self) -> int:
+        """How many have been seen."""
+        return sum(of.bit_count() for of in self.seen.values())
 
 
 @dataclass
 class Member:
-    """A program of the crowd: its world, its ``bit`` (0 for nothing), the programs that may run ``beside`` it, its cells, where it began,
-    the arrivals at its loops' heads; ``covered``: of segments, how many comparisons each of its cells had made when there were no numbers
-    outside."""
+    """A program of the crowd: its world, its ``bit``, the programs that may run ``beside`` it, its cells, the situations in which it
+    begins, the arrivals at its loops' heads; ``covered``: of segments, how many comparisons each of its cells had made when there were no
+    numbers outside; ``ends``: whether it was seen to run to its end; ``heap``: what is to be followed, what comes first in the program
+    first: (place in the program, number, cell, what is local); ``known``: how much it knows of how its relation has grown."""
 
     world: MemberWorld
-    bit: int = 0
+    bit: int
     beside: int = ALL
     cells: list[MemberCell] = field(default_factory=list)
-    entries: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
+    entries: Bits = 0
     arrivals: dict[Arrival, Arrived] = field(default_factory=dict)
     covered: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ends: bool = False
+    heap: list[tuple[int, int, int, Local]] = field(default_factory=list)
+    known: int = 0
 
     def of(self, segment: int) -> list[int]:
         """The cells of a segment."""
@@ -98,10 +85,12 @@ class Member:
 
 @dataclass
 class Outcome:
-    """What exploring came to. ``alarms``: by claim, the path whose thread came to a state that breaks it, and where it was; ``reason``:
-    why it is not complete, "" if it is."""
+    """What exploring came to. ``idle``: the situations seen by a thread that runs nothing; ``alarms``: by claim, the path whose thread
+    came to a state that breaks it, and where it was; ``reason``: why it is not complete, "" if it is."""
 
+    surroundings: Surroundings | None = None
     members: list[Member] = field(default_factory=list)
+    idle: Bits = 0
     states: int = 0
     alarms: dict[str, str] = field(default_factory=dict)
     says: set[str] = field(default_factory=set)
@@ -109,5 +98,5 @@ class Outcome:
 
     @property
     def cells(self) -> int:
-        """Of all paths together."""
-        return sum(len(m.cells) for m in self.members)
+        """Of all paths together, and the one in which none runs."""
+        return 1 + sum(len(m.cells) for m in self.members)

@@ -13,12 +13,12 @@ from typing import Any
 
 from mmucheck.engines.cells import Cell, Exhausted, confirmed
 from mmucheck.engines.claims import claims, kind_of, said, says_anything
-from mmucheck.engines.concretise import ADDRESSES, plain_shared, replayed, scenario
+from mmucheck.engines.concretise import ADDRESSES, plain_shared, refuted, scenario
 from mmucheck.engines.evidence import covering
 from mmucheck.engines.exercise import explored
 from mmucheck.engines.forms import looks_at_caches, unknown_variable
 from mmucheck.engines.solver import Limits, Solver
-from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision
+from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, VACUOUS, Decision
 from mmucheck.ir.program import PropertyDecl, System, without_drops
 from mmucheck.lower.choices import Found
 from mmucheck.lower.explicit import World
@@ -28,7 +28,6 @@ from mmucheck.machine.concolic import FIRST_OTHER, VAGUE
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import threads_of
 from mmucheck.machine.terms import Term, evaluate
-from mmucheck.replay.explore import Violation
 from mmucheck.replay.world import Scenario
 
 ROUNDS = 2
@@ -214,7 +213,8 @@ class PairSession:
         for part in parts:
             exploration, found = explorations[kind_of(part)] = self._explored(part, spent + time.monotonic() - started)
             if part.name in found.breaches:
-                return Decision(REFUTED, METHOD, violation=self._replay(prop, exploration, found.breaches[part.name]))
+                start = self._simplest(exploration.world, found.breaches[part.name])
+                return refuted(self.system, start, prop, METHOD, self.limits)
         outcomes = [found for _, found in explorations.values()]
         size = f"{sum(o.states for o in outcomes)} states in {sum(len(o.cells) for o in outcomes)} cells of numbers"
         reason = next((o.reason for o in outcomes if o.reason), "")
@@ -277,9 +277,6 @@ class PairSession:
                 return "paths with loops are not explored completely"
         decision = self.decide(prop)
         return "" if decision.verdict == PROVED else f"it is {decision.verdict}: {decision.reason}"
-
-    def _replay(self, prop: PropertyDecl, exploration: Exploration, breach: Breach) -> Violation:
-        return replayed(self.system, self._simplest(exploration.world, breach), prop)
 
     def _simplest(self, world: World, breach: Breach) -> Scenario:
         """The start of the breach, for numbers that are easy to read."""

@@ -20,10 +20,11 @@ from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
 from mmucheck.ir.program import Program, PropertyDecl, System, without_drops
 from mmucheck.lower.crowd import MemberWorld, segments
+from mmucheck.lower.situations import all_locks
 from mmucheck.lower.unroll import Act
 
 Kind = tuple[bool, bool]
-NAMES_OF_THE_WORLD = frozenset({"vmm1", "vmm2", "page", "region", "frame", "table", "lock", "event", "crowd", "alive"})
+NAMES_OF_THE_WORLD = frozenset({"vmm1", "vmm2", "page", "region", "frame", "table", "lock", "event", "crowd", "alive", "own"})
 """What variables of the explored states begin with."""
 DOUBT = "in doubt"
 SHARE = 0.5
@@ -152,7 +153,7 @@ class CrowdSession:
         if reason:
             return Decision(INCONCLUSIVE, METHOD, f"{reason}, after {size}")
         exercised = self._exercised(outcomes)
-        stuck = [m.world.me.program.name for o in outcomes for m in o.members[1:] if not m.ends]
+        stuck = [m.world.me.program.name for o in outcomes for m in o.members if not m.ends]
         if stuck:
             return Decision(VACUOUS, "cover", f"`{stuck[0]}` cannot run to its end", exercised=exercised)
         if not any(self._says(part, outcomes) for part in claims_of(prop, self.system)):
@@ -171,8 +172,8 @@ class CrowdSession:
     def _members(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[System, list[MemberWorld], set[Act]]]:
         """Of each path: the system in which it is alone, its worlds, the acts taken in them as those of that system. What devices do by
         themselves they may have done between two runs."""
-        between = [act for o in outcomes for act in o.members[0].world.taken]
-        for program, members in zip(self.system.threads, zip(*(o.members[1:] for o in outcomes), strict=True), strict=True):
+        between = [act for o in outcomes for act in (o.surroundings.taken if o.surroundings else ())]
+        for program, members in zip(self.system.threads, zip(*(o.members for o in outcomes), strict=True), strict=True):
             worlds = [m.world for m in members]
             taken = (act for w in worlds for act in w.taken)
             yield replace(self.system, threads=(program,), crowd=False), worlds, _renamed([*taken, *between])
@@ -209,6 +210,9 @@ def out_of_reach(system: System) -> str:
     for device in system.devices:
         if device.name in NAMES_OF_THE_WORLD:
             return f"`{device.name}` is a name that the world has for something else: call the device otherwise"
+    for lock in all_locks(system):
+        if lock.name in NAMES_OF_THE_WORLD:
+            return f"`{lock.name}` is a name that the world has for something else: call the lock otherwise"
     if system.shared:
         return f"the paths share `{system.shared[0][0]}`: not covered for any number of runs"
     for program in system.threads:

@@ -10,9 +10,8 @@ Held = frozenset[tuple[str, str]]
 """(lock, mode) pairs."""
 
 
-def held_throughout(program: Program, locks: Iterable[LockDecl]) -> Held:
-    """The locks of the address space (those without a key) that the program holds at each of its steps, but for what it requires of
-    its start, and for taking and giving back locks and going on."""
+def held_at(program: Program, locks: Iterable[LockDecl]) -> dict[int, Held]:
+    """At each node that control comes to, the locks of the address space without a key that are held before its step, on every way."""
     single = {lock.name for lock in locks if not lock.key}
     held: dict[int, Held] = {program.entry: frozenset()}
     work = [program.entry]
@@ -28,6 +27,13 @@ def held_throughout(program: Program, locks: Iterable[LockDecl]) -> Held:
             if held.get(target) != joined:
                 held[target] = joined
                 work.append(target)
+    return held
+
+
+def held_throughout(program: Program, locks: Iterable[LockDecl]) -> Held:
+    """The locks of the address space (those without a key) that the program holds at each of its steps, but for what it requires of
+    its start, and for taking and giving back locks and going on."""
+    held = held_at(program, locks)
     busy = [held[i] for i in sorted(held) if program.nodes[i].step.op not in ("assume", "lock", "unlock", "nop")]
     return frozenset.intersection(*busy) if busy else frozenset()
 

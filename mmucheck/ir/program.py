@@ -74,6 +74,18 @@ def subexpressions(expr: Expr) -> list[Expr]:
     return found
 
 
+def conjuncts(expr: Expr) -> list[Expr]:
+    """What a condition says, taken apart."""
+    if isinstance(expr, Op) and expr.op == "&&":
+        return [part for arg in expr.args for part in conjuncts(arg)]
+    return [expr]
+
+
+def is_number(kind: str) -> bool:
+    """Whether variables of this kind hold 64-bit numbers (addresses, page indices)."""
+    return kind not in ("bool", "frame", "table")
+
+
 # ---- steps
 
 

@@ -25,10 +25,11 @@ class Found:
 
 class Choices:
     """A chooser that asks the run at hand. ``found``: what that run looked at first so far; ``coarse``: whether entries at other
-    addresses are told apart only as far as references and tests of the zero page go, their permissions being open each time."""
+    addresses are told apart only as far as references and tests of the zero page go, and what entries permit is open each time, at the
+    witness unless a property asks."""
 
     def __init__(self, scope: Scope, coarse: bool = False) -> None:
-        self._coarse = coarse
+        self._coarse, self._permits = coarse, not coarse or scope.permits
         args = [*(a for t in scope.threads for n in t.program.nodes for a in n.step.args), *(p.formula for p in scope.properties)]
         self._zero = not coarse or any(isinstance(e, Look) and e.name == "zero_page" for a in args for e in subexpressions(a))
         self._domain = scope.domain
@@ -84,7 +85,7 @@ class Choices:
             kind = self._choose(4)
             present = kind == PMD_HUGE
         fields = {"kind": kind, "frame": self.mapped() if present else ANY}
-        fields["write"] = self._choose(2) if present and (own or not self._coarse) else ANY
+        fields["write"] = self._choose(2) if present and (self._permits if own else not self._coarse) else ANY
         if what == "region":
             fields["table"] = ANY if kind != PMD_TABLE else self.table("") if own else self._elsewhere()
         return fields

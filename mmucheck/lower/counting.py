@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Op, Program, Step, System
+from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Op, Program, Step, System, subexpressions
 
 SMALL = 1 << 32
 """Constants below are added or taken away; larger ones may be meant as negative numbers."""
@@ -25,9 +25,35 @@ def written(system: System) -> list[DeviceVar]:
     return [DeviceVar(*name) for name in sorted(names) if name[0] in devices]
 
 
-def counters(system: System) -> list[DeviceVar]:
-    """The variables of devices that only go up and down by constants, and do both."""
-    return [v for v in written(system) if _goes_both_ways(system, v)]
+def counters(system: System, asked: frozenset[str]) -> list[DeviceVar]:
+    """The variables of devices that only go up and down by constants, and do both or are lasting. ``asked``: variables that properties
+    ask for."""
+    return [v for v in written(system) if _goes_both_ways(system, v) or lasting(system, v, asked)]
+
+
+def lasting(system: System, variable: DeviceVar, asked: frozenset[str]) -> bool:
+    """Whether a variable only goes up and down by constants, and nobody asks more of it than whether it is what it was at the start: then
+    what a path leaves added to it says the same for good, however much it is."""
+    start = next(e for d in system.devices if d.name == variable.device for n, e in d.variables if n == variable.name)
+    if variable.name in asked or not isinstance(start, Const) or any(change_by(s, variable) is None for s in writes(system, variable)):
+        return False
+    questions = [a for p in _programs(system) for n in p.nodes if change_by(n.step, variable) is None for a in n.step.args]
+    questions += [c.when for d in system.devices for c in d.caches if c.when is not None]
+    if compared_only(system, variable):
+        return False  # a sequence number
+    return all(_at_rest(q, variable, start) for q in questions)
+
+
+def asks(step: Step, variable: DeviceVar) -> bool:
+    """Whether what a step does depends on a variable in another way than that it adds to it."""
+    return change_by(step, variable) is None and any(e == variable for a in step.args for e in subexpressions(a))
+
+
+def _at_rest(expr: Expr, variable: DeviceVar, start: Const) -> bool:
+    """Whether an expression asks of the variable no more than whether it is this."""
+    if isinstance(expr, Op) and expr.op in ("==", "!=") and variable in expr.args:
+        return all(a == variable or (isinstance(a, Const) and a.value == start.value) for a in expr.args)
+    return expr != variable and all(_at_rest(a, variable, start) for a in getattr(expr, "args", ()))
 
 
 def sequences(system: System, asked: frozenset[str]) -> list[DeviceVar]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from mmucheck.ir.program import Step
+from mmucheck.ir.program import Step, is_number
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.cuts import live_locals
 from mmucheck.lower.meetings import Meetings, Visit
@@ -60,7 +60,7 @@ class Moves:
                 self._forget(run, thread, frozenset(program.locals) - {p for p, _ in program.params})
             while True:
                 node = program.nodes[at]
-                met.update(self._visits(run, thread, node.step))
+                met.update(self._visits(run, thread, at))
                 outcome = self._machine.execute(run, thread, node.step, self._choices)  # type: ignore[arg-type]
                 if not self._domain.boolean(outcome.guard):
                     return None, (), frozenset(met)
@@ -75,7 +75,7 @@ class Moves:
                 if thread.device:
                     dead -= {p for p, _ in program.params}
                 self._forget(run, thread, dead)
-                if not self.goes_on(thread, at) and (name, left) not in self._put_off:
+                if (self._is_enough(run) or not self.goes_on(thread, at)) and (name, left) not in self._put_off:
                     break
             if not program.nodes[at].successors:
                 self._taken.add((name, at, 0))
@@ -88,12 +88,16 @@ class Moves:
 
         return body
 
-    def _visits(self, run: Recording, thread: Thread, step: Step) -> Iterable[Visit]:
-        """Where the step that comes next is."""
-        return self._meetings.visits(run, thread, step)
+    def _visits(self, run: Recording, thread: Thread, node: int) -> Iterable[Visit]:
+        """Where the step of this node, which comes next, is."""
+        return self._meetings.visits(run, thread, thread.program.nodes[node].step)
 
     def _decide_results(self, run: Recording, thread: Thread, step: Step) -> None:
         """What a step may decide of the values it gives that are open."""
+
+    def _is_enough(self, run: Recording) -> bool:
+        """Whether a move may end here though nobody could notice."""
+        return False
 
     def _again(self, run: Recording, name: str) -> bool:
         """Whether the thread may go round a loop once more."""
@@ -111,7 +115,7 @@ class Moves:
         for name in sorted(names):
             kind = thread.program.locals.get(name)
             if kind is not None:
-                run[thread.local(name)] = self._scope.terms.const(0, NUMBER) if kind not in ("bool", "frame", "table") else 0
+                run[thread.local(name)] = self._scope.terms.const(0, NUMBER) if is_number(kind) else 0
 
     def others(self, run: Recording) -> Any:
         """One of the things that may happen without any thread: an unknown holder lets go, a cache fills or loses an entry. What it

@@ -10,10 +10,17 @@ from mmucheck.lower.one_run import SequenceNumbers, permissions
 from mmucheck.lower.scope import ALIVE, Remember, Scope, Shape, State, Truth
 from mmucheck.lower.unroll import Act
 from mmucheck.lower.witness import violated
-from mmucheck.machine.concolic import FIRST_OTHER, Value
+from mmucheck.machine.concolic import ANY, FIRST_OTHER, Value
 from mmucheck.machine.memo import Recording
+from mmucheck.machine.state import PMD_HUGE, PTE_PRESENT
 from mmucheck.machine.steps import Fill
 from mmucheck.records import record
+
+MEANT = (
+    ("page.a.kind", PTE_PRESENT, ("page.a.frame", "page.a.write")),
+    ("region.a.kind", PMD_HUGE, ("region.a.frame", "region.a.write")),
+)
+"""What entries hold that only one kind of entry gives a meaning to."""
 
 
 @record
@@ -26,12 +33,12 @@ class Told:
 
 class NormalForm:
     """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance,
-    sequence numbers by rank.
+    sequence numbers by rank. ``coarse``: what entries permit is open each time that somebody looks, unless a property asks.
     ``taken``: gets the fills that were seen; ``renamed``: the number that each table was given the last time; ``settled``: what settles,
     remembered."""
 
-    def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act]) -> None:
-        self._scope, self._taken = scope, taken
+    def __init__(self, scope: Scope, shape: Shape, remember: Remember, taken: set[Act], coarse: bool = False) -> None:
+        self._scope, self._taken, self._coarse, self._open = scope, taken, coarse, coarse and not scope.permits
         self._domain, self._machine = scope.domain, scope.machine
         self._tables = [place for name, place in shape.places.items() if is_table(scope, name)]
         self._alive = shape.places[ALIVE]
@@ -106,6 +113,13 @@ class NormalForm:
                 run[f"{entry}.write"] = False
         for permission in self._permissions:
             run[permission] = False
+        if self._open:
+            run["page.a.write"] = run["region.a.write"] = ANY
+        if self._coarse:
+            for kind, mapping, fields in MEANT:
+                if self._domain.force(run[kind]) != mapping:
+                    for field in fields:
+                        run[field] = ANY
 
 
 class Telling:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from mmucheck.ir.program import DeviceVar, Expr, Local, Op, Program, subexpressions
+from mmucheck.ir.program import DeviceVar, Expr, Local, Op, Program, conjuncts, subexpressions
 from mmucheck.lower.counting import compares, sequences, snapshots_of
 from mmucheck.lower.cuts import live_locals
 from mmucheck.lower.scope import DONE, IDLE, Scope, Shape, State, fills_of
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import Thread
-from mmucheck.machine.visibility import variables
 from mmucheck.records import record
 
 _LETS_GO = frozenset("nop unlock put_page".split())
@@ -41,7 +40,7 @@ class Snapshot:
 
 def sequence_numbers(scope: Scope) -> list[DeviceVar]:
     """The variables of which handlers only ask whether they have grown."""
-    return sequences(scope.system, frozenset(n for p in scope.properties for n in variables(p.formula)))
+    return sequences(scope.system, scope.named)
 
 
 def snapshots(scope: Scope) -> list[Snapshot]:
@@ -64,7 +63,7 @@ def _guards(program: Program, variable: DeviceVar, local: str, taken: int) -> bo
         return False
     same = {
         i: n.successors[0] for i, n in enumerate(program.nodes)
-        if n.step.op == "branch" and any(_says_same(c, variable, local) for c in _conjuncts(n.step.args[0]))
+        if n.step.op == "branch" and any(_says_same(c, variable, local) for c in conjuncts(n.step.args[0]))
     }  # fmt: skip
     live = live_locals(program)
     if any(local in live[successor] for successor in same.values()):
@@ -85,12 +84,6 @@ def _reached(program: Program, start: Iterable[int], without: set[int], cut: Map
             if successor not in without and not (cut and node in cut and way == 0):
                 stack.append(successor)
     return seen
-
-
-def _conjuncts(expr: Expr) -> list[Expr]:
-    if isinstance(expr, Op) and expr.op == "&&":
-        return [c for a in expr.args for c in _conjuncts(a)]
-    return [expr]
 
 
 def _says_same(expr: Expr, variable: DeviceVar, local: str) -> bool:

@@ -13,10 +13,10 @@ from mmucheck.lower.unroll import left_by_handlers, runs_once
 from mmucheck.lower.witness import witness_layout
 from mmucheck.machine.concolic import Concolic
 from mmucheck.machine.memo import Memo, Recording
-from mmucheck.machine.state import CACHE_FIELDS, PAGE_FIELDS, REGION_FIELDS, Layout, Thread, cache_slots, threads_of
+from mmucheck.machine.state import CACHE_FIELDS, PAGE_FIELDS, REGION_FIELDS, UNLINKED, Layout, Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import asks_cache, changes_upper
+from mmucheck.machine.visibility import asks_cache, changes_upper, unlinks, variables
 from mmucheck.records import record
 
 State = tuple[Any, ...]
@@ -31,6 +31,7 @@ ALIVE = "alive.table"
 """How many tables beside the witness a state tells apart: they are numbered in order of appearance."""
 
 _CACHE_LOOKS = frozenset({"cached", "cached_writable", "table_cached"})
+_PERMISSIONS = frozenset({"cached_writable", "writable_at", "pte_writable", "pmd_writable"})
 _FREED = frozenset({"freed", "table_freed"})
 
 
@@ -45,6 +46,7 @@ class Scope:
         self.threads = threads_of(system)
         self.paths = tuple(t for t in self.threads if not t.device)
         self.handlers = tuple(t for t in self.threads if t.device)
+        self.kept = kept
         self.running = (*self.paths[:kept], *self.handlers) if kept else self.threads
         kinds = {kind for p in properties for _, kind in p.binders}
         full = witness_layout(self.running)
@@ -57,7 +59,11 @@ class Scope:
         self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
         self.entries = [(d.name, *entry) for d in system.devices for entry in cache_slots(d, layout)]
         """What devices cache: (device, cache, slot, pages or tables)."""
+        self.named = frozenset(n for p in properties for n in variables(p.formula))
+        """The variables of devices that properties ask for."""
         self.writes = any(e.name == "cached_writable" for p in properties for e in subexpressions(p.formula) if isinstance(e, Look))
+        self.permits = any(e.name in _PERMISSIONS for p in properties for e in subexpressions(p.formula) if isinstance(e, Look))
+        """Whether anybody asks what entries permit, beside the steps of the paths."""
         self.eager = not self.evicts and all(only_breaks(p.formula, _CACHE_LOOKS) for p in properties)
         """More entries in caches only break more: what can be filled is filled at once, and what nobody asks about is forgotten."""
         self.silent = self.eager and all(about_entries(p.formula) for p in properties)
@@ -108,6 +114,8 @@ def shape(scope: Scope, start: Mapping[str, Any]) -> Shape:
     for device, cache, slot, of in scope.entries if scope.eager else ():
         if not scope.asked(of):
             fixed |= {f"{device}.{cache}.{slot}.{field}": 0 for field in CACHE_FIELDS[of]}
+    if scope.kept and any(unlinks(n.step) for t in scope.system.threads for n in t.nodes):
+        fixed[UNLINKED] = True  # in a crowd somebody will have done so before long
     names = tuple(sorted(n for n in start if n not in fixed))
     return Shape(names, {name: i for i, name in enumerate(names)}, fixed)
 

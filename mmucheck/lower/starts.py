@@ -11,7 +11,7 @@ from mmucheck.lower.unroll import at_own_page
 from mmucheck.lower.witness import initial
 from mmucheck.machine.concolic import WITNESS, Concolic, Value
 from mmucheck.machine.domain import BOOL, NUMBER
-from mmucheck.machine.memo import Beyond, Recording
+from mmucheck.machine.memo import Recording, Script
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term
@@ -56,35 +56,32 @@ class Starts:
         self.states: list[dict[str, Any]] = []
         self.assume: list[Term] = []
         for zero in (False, True) if scope.frames else (False,):
-            waiting: list[tuple[int, ...]] = [()]
+            waiting: list[Script] = [()]
             while waiting and not (one and self.states):
                 script = waiting.pop()
                 state = self._start(zero, script, waiting)
                 if state is not None and state not in self.states:
                     self.states.append(state)
 
-    def _start(self, zero: bool, script: tuple[int, ...], waiting: list[tuple[int, ...]]) -> dict[str, Any] | None:
-        """The start with these choices, None if there is none; if they are too few, what to go on with is put into ``waiting``."""
+    def _start(self, zero: bool, script: Script, waiting: list[Script]) -> dict[str, Any] | None:
+        """The start with these choices and the first of all others, None if there is none; the others are put into ``waiting``."""
         scope = self._scope
         domain = _StartDomain(scope, self._choices, zero)
-        machine: Machine[Any] = Machine(domain, scope.system, scope.machine.layout)
+        machine: Machine[Any] = Machine(domain, scope.system, scope.machine.layout, scope.machine.holds)
         pseudo = {"frame.f.id": ZERO_PAGE if zero else WITNESS, ALIVE: 0}
         places = {name: i for i, name in enumerate(pseudo)}
         run = Recording(places, list(pseudo.values()), _undecided, script, domain)
         domain.oracle = run
         self._choices.begin(run)
-        try:
-            state, assume = initial(domain, machine, scope.system, scope.threads)  # type: ignore[arg-type]
-            numbers: list[Term] = []
-            for condition in assume:
-                try:
-                    numbers.append(domain.term(condition))
-                except ValueError:
-                    numbers.append(scope.terms.const(domain.boolean(condition), BOOL))
-            values: dict[str, Any] = {name: domain.force(value) for name, value in state.items()}
-        except Beyond as choice:
-            waiting.extend((*script, way) for way in reversed(range(choice.options)))
-            return None
+        state, assume = initial(domain, machine, scope.system, scope.threads)  # type: ignore[arg-type]
+        numbers: list[Term] = []
+        for condition in assume:
+            try:
+                numbers.append(domain.term(condition))
+            except ValueError:
+                numbers.append(scope.terms.const(domain.boolean(condition), BOOL))
+        values: dict[str, Any] = {name: domain.force(value) for name, value in state.items()}
+        waiting.extend(run.not_taken())
         if any(n is scope.terms.false for n in numbers):
             return None
         if not self.assume:

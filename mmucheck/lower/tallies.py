@@ -1,7 +1,7 @@
 """Variables of devices, and references of their handlers, where two threads of a crowd are looked at one at a time.
 
-A *counter* goes up and down by constants: what the kept thread has added to it is kept, the rest is the other's
-(mmucheck/README.md, "Again and again": *Devices*).
+A *counter* goes up and down by constants: what the kept thread has added to it is kept, the rest is the other's, but for what paths that
+are done have *left* there (mmucheck/README.md, "Again and again": *Devices*).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmucheck.ir.program import Const, DeviceVar
-from mmucheck.lower.counting import change_by, compared_only, counters, only_grows, writes, written
+from mmucheck.lower.counting import change_by, compared_only, counters, lasting, only_grows, writes, written
 from mmucheck.lower.scope import Scope
 from mmucheck.lower.unroll import at_own_page
+from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import ZERO_PAGE
-from mmucheck.machine.visibility import variables
+from mmucheck.records import record
 
 HANDLED = "frame.f.handled"
 """How many references on the witness's frame handlers of devices have."""
@@ -23,6 +24,11 @@ HANDLED = "frame.f.handled"
 def added(who: str, variable: DeviceVar) -> str:
     """The variable that says what a thread has added to a counter."""
     return f"{who}.added.{variable.device}.{variable.name}"
+
+
+def left(variable: DeviceVar) -> str:
+    """The variable that says whether paths that are done have added to a counter for good: 1, however much it is."""
+    return f"{variable.device}.{variable.name}.left"
 
 
 def obstacle(scope: Scope) -> str:
@@ -42,8 +48,7 @@ def obstacle(scope: Scope) -> str:
     for thread in scope.handlers:
         if not at_own_page(thread):
             return f"the handler `{thread.name}` looks at other pages than its own"
-    asked = frozenset(n for p in scope.properties for n in variables(p.formula))
-    return next((why for v in written(system) if (why := _why_not(scope, v, asked))), "")
+    return next((why for v in written(system) if (why := _why_not(scope, v, scope.named))), "")
 
 
 def _why_not(scope: Scope, variable: DeviceVar, asked: frozenset[str]) -> str:
@@ -51,6 +56,8 @@ def _why_not(scope: Scope, variable: DeviceVar, asked: frozenset[str]) -> str:
     for step in writes(system, variable):
         if change_by(step, variable) is None and not (len(step.args) == 1 and isinstance(step.args[0], Const)):
             return f"a hook sets {name} to what is neither a constant nor itself and a constant"
+    if lasting(system, variable, asked):
+        return ""
     if only_grows(system, variable) and (variable.name in asked or not compared_only(system, variable)):
         return f"{name} grows without end, and is used for more than to see whether it has grown"
     return ""
@@ -61,19 +68,19 @@ class Tallies:
 
     def __init__(self, scope: Scope, places: Mapping[str, int], me: str) -> None:
         starts = {(d.name, n): e.value for d in scope.system.devices for n, e in d.variables if isinstance(e, Const)}
+        self._terms = scope.terms
         self._counters = [
-            (places[f"{v.device}.{v.name}"], places[added(me, v)], starts[v.device, v.name]) for v in counters(scope.system)
+            _Counter(places[f"{v.device}.{v.name}"], places[added(me, v)], places.get(left(v), -1), starts[v.device, v.name])
+            for v in counters(scope.system, scope.named)
         ]  # fmt: skip
         self._handled, self._refs, self._ident = places[HANDLED], places["frame.f.refs"], places["frame.f.id"]
 
     @staticmethod
     def extra(scope: Scope, me: str) -> dict[str, Any]:
         """What a state has beside what the machine keeps, as it is at first."""
-        return {added(me, v): 0 for v in counters(scope.system)} | {HANDLED: 0}
-
-    def places(self) -> list[int]:
-        """Where a state holds them, as far as it is not what devices keep."""
-        return [self._handled, *(mine for _, mine, _ in self._counters)]
+        kept = counters(scope.system, scope.named)
+        found: dict[str, Any] = {added(me, v): 0 for v in kept} | {HANDLED: 0}
+        return found | {left(v): 0 for v in kept if lasting(scope.system, v, scope.named)}
 
     def handled(self, state: Sequence[Any]) -> int:
         """How many references on the witness's frame handlers have."""
@@ -82,19 +89,44 @@ class Tallies:
 
     def sides(self, state: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the kept thread has added to each counter, and what the rest has."""
-        mine = tuple(state[own] for _, own, _ in self._counters)
-        return mine, tuple(_signed(state[p].value - start) - own for (p, _, start), own in zip(self._counters, mine, strict=True))
+        return tuple(state[c.own] for c in self._counters), tuple(c.of_rest(state) for c in self._counters)
 
     def moved(self, before: Sequence[Any], values: list[Any]) -> None:
         """The thread has made a move: what it has added."""
-        for place, own, _ in self._counters:
-            if values[place] is not before[place]:
-                values[own] += _signed(values[place].value - before[place].value)
+        for c in self._counters:
+            if values[c.place] is not before[c.place]:
+                values[c.own] += _signed(values[c.place].value - before[c.place].value)
+
+    def leave(self, values: list[Any]) -> None:
+        """The thread is done: what it has added to counters that last is nobody's from now on. That it is more than one is forgotten."""
+        for c in self._counters:
+            if c.left >= 0 and values[c.own] > 0:
+                value = values[c.place].value - values[c.own] - values[c.left] + 1
+                values[c.place], values[c.own], values[c.left] = self._terms.const(value, NUMBER), 0, 1
+
+    def ambiguous(self, values: Sequence[Any]) -> bool:
+        """Whether somebody has taken from a counter to which more was added for good than is known: it may be what it was at the start."""
+        return any(c.left >= 0 and values[c.left] and (values[c.own] < 0 or c.of_rest(values) < 0) for c in self._counters)
 
     def handler_moved(self, before: Sequence[Any], values: list[Any]) -> None:
         """A handler has made a move: the references it has."""
         if values[self._ident] != ZERO_PAGE:
             values[self._handled] += values[self._refs] - before[self._refs]
+
+
+@record
+class _Counter:
+    """Where a state holds a counter, what the kept thread has added to it, and whether something was added for good (-1: never)."""
+
+    place: int
+    own: int
+    left: int
+    start: int
+
+    def of_rest(self, state: Sequence[Any]) -> int:
+        """What the rest has added."""
+        gone: int = state[self.left] if self.left >= 0 else 0
+        return _signed(state[self.place].value - self.start) - int(state[self.own]) - gone
 
 
 def _signed(value: int) -> int:

@@ -22,7 +22,6 @@ from mmucheck.machine.state import (
     Slot,
     Thread,
     cache_slots,
-    holds,
 )  # fmt: skip
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
@@ -152,17 +151,18 @@ def initial(terms: Terms, machine: Machine[Term], system: System, threads: tuple
     for name, start in system.shared:
         here = f"{ADDRESS_SPACE}.{name}"
         state[here] = terms.var(here, NUMBER) if start is None else machine.looks.value(start, View(state))
-    _start_threads(terms, state, assume, system, threads)
+    _start_threads(terms, state, assume, machine, threads)
     return state, assume
 
 
-def _start_threads(terms: Terms, state: TermState, assume: list[Term], system: System, threads: tuple[Thread, ...]) -> None:
+def _start_threads(terms: Terms, state: TermState, assume: list[Term], machine: Machine[Term], threads: tuple[Thread, ...]) -> None:
+    system = machine.system
     none = terms.const(0, COUNT)
     for lock in (*system.locks, *(k for d in system.devices for k in d.locks)):
         if not lock.key:
             state[f"lock.{lock.name}"] = none
             state[f"lock.{lock.name}.readers"] = none
-    for hold in holds(system):
+    for hold in machine.holds:
         state[hold.part("held")] = state[hold.part("shared")] = terms.false
         state[hold.part("key")] = terms.const(0, FRAME if hold.lock.key == "frame" else NUMBER)
     state["event.assertion_failed"] = state["event.slept_in_atomic"] = state[UNLINKED] = terms.false

@@ -6,7 +6,7 @@ up. The machine's definitions are run as they stand; nothing here knows what a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,12 +16,8 @@ from mmucheck.machine.terms import Term
 READ, TRUTH, CHOICE, LEAF = range(4)
 
 
-class Beyond(Exception):
-    """A choice has not been made yet: there are ``options`` ways."""
-
-    def __init__(self, options: int) -> None:
-        super().__init__(options)
-        self.options = options
+Script = tuple[int, ...]
+"""The choices of a run, one after the other; those that come after are the first of their options."""
 
 
 class Recording:
@@ -35,7 +31,8 @@ class Recording:
                  domain: Concolic, fixed: Mapping[str, Any] = MappingProxyType({})) -> None:  # fmt: skip
         self._fixed = fixed
         self._places, self._values, self._truth, self._domain = places, values, truth, domain
-        self._script = list(script)
+        self._script = script
+        self._chosen: list[tuple[int, int]] = []
         self.log: list[tuple[int, Any, Any]] = []
         self._known: dict[str, Later] = {}
         self._read: dict[str, Any] = {}
@@ -75,11 +72,23 @@ class Recording:
     def choose(self, options: int) -> int:
         if options == 1:
             return 0
-        if not self._script:
-            raise Beyond(options)
-        chosen = self._script.pop(0)
+        at = len(self._chosen)
+        chosen = self._script[at] if at < len(self._script) else 0
+        self._chosen.append((options, chosen))
         self.log.append((CHOICE, options, chosen))
         return chosen
+
+    @property
+    def has_chosen(self) -> bool:
+        """Whether a choice was made so far."""
+        return bool(self._chosen)
+
+    def not_taken(self) -> Iterator[Script]:
+        """The scripts of runs that leave this one where its script ended or later, the one that leaves it last at the end."""
+        scripted = len(self._script)
+        taken = tuple(chosen for _, chosen in self._chosen)
+        for at, (options, _) in enumerate(self._chosen[scripted:], scripted):
+            yield from ((*taken[:at], way) for way in reversed(range(1, options)))
 
     def changes(self) -> tuple[tuple[int, Any], ...]:
         """What was written that is not known to be what it was: (place, value) pairs."""
@@ -113,13 +122,17 @@ def same(a: Any, b: Any) -> bool:
     return a is b or (not isinstance(a, Term) and not isinstance(b, Term) and bool(a == b))
 
 
+NO_NODES: Any = MappingProxyType({})
+"""Below a node of which nothing is known yet, and below a leaf."""
+
+
 class _Node:
     __slots__ = ("below", "kind", "what")
 
     def __init__(self) -> None:
         self.kind = -1
         self.what: Any = None
-        self.below: dict[Any, _Node] = {}
+        self.below: dict[Any, _Node] = NO_NODES
 
 
 Body = Callable[[Recording], Any]
@@ -138,7 +151,7 @@ class Result:
 class Memo:
     """A function of the state with any number of results, None for a way that leads nowhere. ``begin`` prepares a run.
 
-    Ways that lead nowhere are among the results. ``reads``: the places that were looked at so far.
+    Ways that lead nowhere are among the results.
     """
 
     def __init__(self, places: Mapping[str, int], body: Body, domain: Concolic, begin: Callable[[Recording], None],
@@ -146,7 +159,6 @@ class Memo:
         self._places, self._body, self._domain, self._begin, self._fixed = places, body, domain, begin, fixed
         self._root = _Node()
         self.runs = 0
-        self.reads: set[int] = set()
 
     def __call__(self, values: Sequence[Any], truth: Callable[[Term], bool]) -> list[Result]:
         """The results in a state. ``truth`` answers comparisons."""
@@ -175,25 +187,83 @@ class Memo:
             else:
                 return found
 
+    def among(self, values: Sequence[Any], of: int, by: Callable[[int], Mapping[Any, int] | None], one: Callable[[int], Sequence[Any]],
+              truth: Callable[[Term], bool]) -> list[tuple[Result, int]]:  # fmt: skip
+        """The results in a set of states, given by its bits, with those in which each comes about; a result may come more than once.
+        ``values``: of the places in which they do not differ; ``by``: of another place, all states by what they hold there, None for a
+        place in which they do not differ; ``one``: a state of a set."""
+        found: list[tuple[Result, int]] = []
+        waiting = [(self._root, of)]
+        while waiting:
+            node, some = waiting.pop()
+            if node.kind == LEAF:
+                found.append((node.what, some))
+            elif node.kind == CHOICE:
+                waiting.extend((below, some) for below in reversed(node.below.values()))
+            else:
+                for below, those in self._ways(node, values, some, by, truth):
+                    if below is None:
+                        self._learn(one(those), truth)
+                        below = self._root
+                    waiting.append((below, those))
+        return found
+
+    def _ways(self, node: _Node, values: Sequence[Any], of: int, by: Callable[[int], Mapping[Any, int] | None],
+              truth: Callable[[Term], bool]) -> Iterable[tuple[_Node | None, int]]:  # fmt: skip
+        """Where a set of states goes on from a node; None where that has not been seen yet."""
+        if node.kind == TRUTH:
+            return ((node.below.get(truth(node.what)), of),)
+        if node.kind != READ:
+            return ((None, of),)
+        differ = by(node.what)
+        if differ is None:
+            return ((node.below.get(values[node.what]), of),)
+        return [(node.below.get(value), of & those) for value, those in differ.items() if of & those]
+
     def _learn(self, values: Sequence[Any], truth: Callable[[Term], bool]) -> None:
-        waiting: list[tuple[int, ...]] = [()]
+        """Make the runs of one state that have not been made of another."""
+        waiting: list[Script] = [()]
         while waiting:
             script = waiting.pop()
+            if self._has_run(values, truth, script, waiting):
+                continue
             run = Recording(self._places, values, truth, script, self._domain, self._fixed)
             self._begin(run)
             self.runs += 1
-            try:
-                result = self._body(run)
-            except Beyond as open_choice:
-                waiting.extend((*script, way) for way in reversed(range(open_choice.options)))
-                continue
-            node = self._root
-            for kind, what, value in run.log:
-                if node.kind == -1:
-                    node.kind, node.what = kind, what
-                assert node.kind == kind
-                assert node.what is what or node.what == what
-                node = node.below.setdefault(value, _Node())
-            node.kind = LEAF
-            node.what = Result(result, frozenset(what for kind, what, _ in run.log if kind == READ))
-            self.reads |= node.what.reads
+            result = self._body(run)
+            waiting.extend(run.not_taken())
+            self._note(run.log, result)
+
+    def _has_run(self, values: Sequence[Any], truth: Callable[[Term], bool], script: Script, waiting: list[Script]) -> bool:
+        """Whether what comes of a script is known. If the script ends at a choice that is known, how it goes on is left ``waiting``."""
+        node, at = self._root, 0
+        while node.kind != LEAF:
+            if node.kind == READ:
+                chosen = values[node.what]
+            elif node.kind == TRUTH:
+                chosen = truth(node.what)
+            elif node.kind == CHOICE and at == len(script):
+                waiting.extend((*script, way) for way in reversed(range(node.what)))
+                return True
+            elif node.kind == CHOICE:
+                chosen, at = script[at], at + 1
+            else:
+                return False
+            below = node.below.get(chosen)
+            if below is None:
+                return False
+            node = below
+        return True
+
+    def _note(self, log: Sequence[tuple[int, Any, Any]], result: Any) -> None:
+        node = self._root
+        for kind, what, value in log:
+            if node.kind == -1:
+                node.kind, node.what = kind, what
+            assert node.kind == kind
+            assert node.what is what or node.what == what
+            if node.below is NO_NODES:
+                node.below = {}
+            node = node.below.setdefault(value, _Node())
+        node.kind = LEAF
+        node.what = Result(result, frozenset(what for kind, what, _ in log if kind == READ))

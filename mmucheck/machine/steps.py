@@ -121,7 +121,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
         key = self.lock_key(step, lock, view)
         shared = d.const(step.names[1] == "read", BOOL)
         free, placed = self.looks.true, self.looks.false
-        for hold in self._holds:
+        for hold in self.holds:
             if hold.lock != lock:
                 continue
             held, reads, at = hold.part("held"), hold.part("shared"), hold.part("key")
@@ -138,7 +138,7 @@ class Machine(EntrySteps[V], ReferenceSteps[V], DeviceSteps[V], OpenWorld[V]):
     def _give_back(self, step: Step, lock: LockDecl, view: View[V], thread: Thread) -> Outcome[V]:
         d, state = self.domain, view.state
         key = self.lock_key(step, lock, view)
-        for hold in self._holds:
+        for hold in self.holds:
             if hold.lock == lock and hold.thread == thread.name:
                 held, reads, at = hold.part("held"), hold.part("shared"), hold.part("key")
                 gone = d.and_(state[held], d.eq(state[at], key))

@@ -147,6 +147,11 @@ def changes_upper(step: Step) -> bool:
     return step.op in ("set_pmd", "clear_pmd", "set_pmd_marker", "populate_pmd")
 
 
+def unlinks(step: Step) -> bool:
+    """Whether the step may leave entries in a table that is not linked."""
+    return step.op in ("set_pmd", "clear_pmd", "set_pmd_marker", "fill_table")
+
+
 def changes_table(step: Step) -> bool:
     """Whether the step writes an entry of either level."""
     lower = ("set_pte", "clear_pte", "set_pte_marker", "wrprotect_pte", "mkwrite_pte", "wrprotect_pmd", "mkwrite_pmd")

@@ -42,20 +42,26 @@ class OpenWorld(Core[V]):
         A closed world must have every page that is looked at: Untracked is raised for one that it lacks.
         """
         values = [self.looks.value(addr, View(view.state, view.prefix)) for addr in addresses(step)]
+        lower = bool(values) and "page" in entries_of(step)
         for value in values:
             if self.layout.open:
-                self._load(value, values, view)
-            elif not any(self.domain.is_true(hit) for _, hit in self.looks.page_hits(view.state, value)):
+                self._load(value, values, view, lower)
+                continue
+            hits = self.looks.page_hits(view.state, value) if lower else self.looks.region_hits(view.state, value)
+            if not any(self.domain.is_true(hit) for _, hit in hits):
                 raise Untracked(value)
 
-    def _load(self, addr: V, wanted: list[V], view: View[V]) -> None:
-        """``wanted``: the addresses of the step at hand; none of them makes place for another."""
+    def _load(self, addr: V, wanted: list[V], view: View[V], lower: bool) -> None:
+        """``wanted``: the addresses of the step at hand; none of them makes place for another. ``lower``: whether it looks at lower-level
+        entries."""
         d, state, chooser = self.domain, view.state, view.chooser
         assert chooser is not None
         key, keys = self.looks.region_key(addr), [self.looks.region_key(w) for w in wanted]
         known = d.or_(*(hit for _, hit in self.looks.region_hits(state, addr)))
         if not d.is_true(known):
             self._replace("region", key, keys, known, chooser.first_look("region", key, d.not_(known)), view)
+        if not lower:
+            return
         key, keys = self.looks.page_key(addr), [self.looks.page_key(w) for w in wanted]
         known = d.or_(*(hit for _, hit in self.looks.page_hits(state, addr)))
         if not d.is_true(known):
@@ -111,6 +117,11 @@ class OpenWorld(Core[V]):
             state[loose] = d.or_(state[loose], d.and_(held, d.not_(some)))
             state[refs] = d.ite(d.and_(held, some), d.binary("sub", state[refs], self._one), state[refs])
 
+    def owning(self, state: State[V], what: str, slot: str) -> V:
+        """Whether the entry in a slot owns a reference on a frame or table that is tracked."""
+        content = {f: state[f"{what}.{slot}.{f}"] for f in (PAGE_FIELDS if what == "page" else REGION_FIELDS)}
+        return self.domain.or_(*(held for _, _, held in self._owned(state, what, content, self.looks.true)))
+
     def _foreign(self, what: str, thread: str = "") -> list[str]:
         """The foreign slots, or those of a thread."""
         slots = [s for s in (self.layout.pages if what == "page" else self.layout.regions) if s.foreign]
@@ -134,6 +145,22 @@ _LOOKS_BY_ADDRESS = frozenset(
     "mapped frame_at writable_at pte_none pte_present pte_frame pte_writable pmd_none pmd_huge pmd_linked pmd_frame "
     "pmd_writable table_at maps links".split()
 )
+
+_OF_REGIONS = frozenset(
+    "set_pmd clear_pmd set_pmd_marker wrprotect_pmd mkwrite_pmd "
+    "pmd_none pmd_huge pmd_linked pmd_frame pmd_writable table_at links".split()
+)
+_OF_WHOLE_TABLES = frozenset({"fill_table", "clear_table"})
+
+
+def entries_of(step: Step) -> frozenset[str]:
+    """Whether a step reads or writes lower-level entries ("page"), upper-level ones ("region"), or both. Who links a table looks at both:
+    that there are no entries in it is known only of a page that is looked at before."""
+    looks = [e.name for arg in step.args for e in subexpressions(arg) if isinstance(e, Look) and e.name in _LOOKS_BY_ADDRESS]
+    asked = [*looks, *([step.op] if step.op in _BY_ADDRESS | _OF_WHOLE_TABLES else [])]
+    if not asked:
+        return frozenset()
+    return frozenset({"region"}) if _OF_REGIONS.issuperset(asked) else frozenset({"page", "region"})
 
 
 def addresses(step: Step) -> list[Expr]:

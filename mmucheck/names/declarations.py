@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, LOOKS, PARAM_KINDS
-from mmucheck.names.kinds import BodyChecker, Context, Scope, walk_expr
+from mmucheck.names.kinds import BodyChecker, Context, Scope
 from mmucheck.names.library import Library, Versioned
+from mmucheck.names.shapes import walk_expr
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, suggest
 

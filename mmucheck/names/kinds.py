@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEP_PARAM_NAMES, STEPS, Signature
 from mmucheck.names.library import Library
+from mmucheck.names.shapes import difference, leaves
 from mmucheck.records import record
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, Span, suggest
@@ -258,7 +259,7 @@ class BodyChecker:
                     self.expect(bound, "number", scope, ctx)
                 self._forward(start, end, stmt.span)
                 self.not_shared(name, stmt.span)
-                if step is not None and self._difference(ast.Number(step.span, 0), step) == 0:
+                if step is not None and difference(ast.Number(step.span, 0), step, self.library.consts) == 0:
                     self.say("E303", "the loop does not advance: its step is 0", step.span)
                 inner = Scope({name: ("number", False)}, scope)
                 self.block(body, inner, Context(ctx.version, ctx.device, False, True))
@@ -393,78 +394,10 @@ class BodyChecker:
     # ---- ranges
 
     def _forward(self, start: ast.Expr, end: ast.Expr, span: Span) -> None:
-        difference = self._difference(start, end)
-        if difference is not None and (difference == 0 or difference >> 63):
-            what = "is empty" if difference == 0 else "runs backwards"
+        distance = difference(start, end, self.library.consts)
+        if distance is not None and (distance == 0 or distance >> 63):
+            what = "is empty" if distance == 0 else "runs backwards"
             self.say("E210", f"the range {what}", span, "a range is [start, end) with start below end")
-
-    def _difference(self, start: ast.Expr, end: ast.Expr) -> int | None:
-        """end - start if it is the same for all values, else None."""
-        total: dict[object, int] = {}
-        constant = _linear(end, 1, total, self.library.consts) - _linear(start, -1, total, self.library.consts) * -1
-        return None if any(v % (1 << 64) for v in total.values()) else constant % (1 << 64)
-
-
-def _linear(expr: ast.Expr, sign: int, total: dict[object, int], consts: Mapping[str, ast.Const]) -> int:
-    """Adds the expression's terms into ``total``; returns its constant part times ``sign``."""
-    match expr:
-        case ast.Number(value=value):
-            return sign * value
-        case ast.Name(name=name) if name in CONSTANTS:
-            return sign * CONSTANTS[name][0]
-        case ast.Name(name=name) if name in consts and isinstance(consts[name].value, ast.Number):
-            return sign * consts[name].value.value  # type: ignore[union-attr]
-        case ast.Binary(op="+", left=left, right=right):
-            return _linear(left, sign, total, consts) + _linear(right, sign, total, consts)
-        case ast.Binary(op="-", left=left, right=right):
-            return _linear(left, sign, total, consts) + _linear(right, -sign, total, consts)
-    key = strip_spans(expr)
-    total[key] = total.get(key, 0) + sign
-    return 0
-
-
-def strip_spans(expr: ast.Expr) -> object:
-    """The expression's shape without places, to compare two by text."""
-    match expr:
-        case ast.Number(value=value):
-            return value
-        case ast.Name(name=name):
-            return name
-        case ast.Member(base=base, name=name):
-            return (base, ".", name)
-        case ast.Unary(op=op, operand=operand):
-            return (op, strip_spans(operand))
-        case ast.Binary(op=op, left=left, right=right):
-            return (op, strip_spans(left), strip_spans(right))
-        case ast.Call(name=name, args=args):
-            return (name, *map(strip_spans, args))
-
-
-def walk_expr(expr: ast.Expr) -> list[ast.Expr]:
-    """The expression and all its parts."""
-    parts: tuple[ast.Expr, ...] = ()
-    match expr:
-        case ast.Unary(operand=operand):
-            parts = (operand,)
-        case ast.Binary(left=left, right=right):
-            parts = (left, right)
-        case ast.Call(args=args):
-            parts = args
-    return [expr, *(e for p in parts for e in walk_expr(p))]
-
-
-def leaves(stmt: ast.Stmt) -> bool:
-    """Whether control never comes out behind the statement."""
-    match stmt:
-        case ast.Leave():
-            return True
-        case ast.Block(body=body) | ast.With(body=ast.Block(body=body)):
-            return any(leaves(s) for s in body)
-        case ast.If(then=then, otherwise=otherwise):
-            return otherwise is not None and leaves(then) and leaves(otherwise)
-        case ast.Choose(branches=branches):
-            return all(leaves(b) for b in branches)
-    return False
 
 
 def _say_kind(kind: str) -> str:

@@ -6,6 +6,7 @@ Nothing here knows of a solver. A refutation is shown only if this search finds 
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -84,23 +85,25 @@ class _Script:
         raise AssertionError("a closed world has every page")
 
 
-def search(system: System, scenario: Scenario, prop: PropertyDecl) -> Violation | None:
+def search(system: System, scenario: Scenario, prop: PropertyDecl, seconds: float = 0.0) -> Violation | None:
     """The shortest schedule from the scenario that breaks the property, fewest device actions among equals; None if none does.
 
-    Raises SearchExhausted if the world is too large.
+    Raises SearchExhausted if the world is too large, or takes more than so many seconds (0 for no limit).
     """
-    return next(broken(system, scenario, [prop]), None)
+    return next(broken(system, scenario, [prop], seconds=seconds), None)
 
 
-def broken(system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int = MAX_STATES) -> Iterator[Violation]:
+def broken(system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int = MAX_STATES,
+           seconds: float = 0.0) -> Iterator[Violation]:  # fmt: skip
     """For each of the properties that some schedule from the scenario breaks, the shortest one, as they are found.
 
-    Raises SearchExhausted if that takes more than so many states.
+    Raises SearchExhausted if that takes more than so many states or seconds (0 for no limit).
     """
     left = list(properties)
+    end = time.monotonic() + seconds if seconds else 0.0
     while left:
         try:
-            for violation in _Explorer(system, scenario, left, states).run():
+            for violation in _Explorer(system, scenario, left, states, end).run():
                 left = [p for p in left if p is not violation.property]
                 yield violation
             return
@@ -111,8 +114,8 @@ def broken(system: System, scenario: Scenario, properties: Sequence[PropertyDecl
 
 
 class _Explorer:
-    def __init__(self, system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int) -> None:
-        self.system, self.scenario, self.left, self.states = system, scenario, list(properties), states
+    def __init__(self, system: System, scenario: Scenario, properties: Sequence[PropertyDecl], states: int, end: float) -> None:
+        self.system, self.scenario, self.left, self.states, self.end = system, scenario, list(properties), states, end
         self.layout = layout_of(scenario)
         self.machine: Machine[int] = Machine(Concrete(), system, self.layout)
         self.threads = threads_of(system)
@@ -155,6 +158,8 @@ class _Explorer:
                 return
             if len(done) > self.states:
                 raise SearchExhausted(f"more than {self.states} states")
+            if self.end and not len(done) & 0xFF and time.monotonic() > self.end:
+                raise SearchExhausted(f"timeout, after {len(done)} states")
             for by_device, events, after in self._successors(state):
                 target = self._key(after)
                 if target in done:

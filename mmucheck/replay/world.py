@@ -12,6 +12,7 @@ from mmucheck.machine.state import (
     PMD_HUGE,
     PMD_NONE,
     PMD_TABLE,
+    PTE_NONE,
     PTE_PRESENT,
     ZERO_PAGE,
     Layout,
@@ -61,6 +62,14 @@ class Scenario:
 
     def region_of(self, address: int) -> int:
         return address >> self.bits[1] << self.bits[1]
+
+    def without_unlinked(self) -> Scenario:
+        """The same start without entries in tables that are not linked: what was first looked at behind a step that links a table may have
+        been thought to be there before."""
+        linked = {key for key, entry in self.regions if entry.kind == PMD_TABLE}
+        kept = (entry.kind == PTE_NONE or self.region_of(key) in linked for key, entry in self.pages)
+        pages = tuple(page if keep else (page[0], Entry(PTE_NONE)) for page, keep in zip(self.pages, kept, strict=True))
+        return self if pages == self.pages else replace(self, pages=pages)
 
     def with_page(self, address: int) -> Scenario:
         """The same start with one more, empty, page."""

@@ -15,25 +15,36 @@ SCHEMA = "mmucheck.pairs/1"
 _LETTERS = {"proved": "+", "refuted": "R", "bounded": "b", "inconclusive": "?", "vacuous": "v", "error": "E", OPEN: "."}
 
 
+LEVELS = "levels"
+
+
+@record
+class Apart:
+    """Why nothing is asked of two paths: the lock for which they never run at the same time, or LEVELS: they work on different levels of
+    the page table."""
+
+    by: str
+
+
 @record
 class Pairs:
-    """``cells`` by (path, path), the first not after the second in ``paths``: a result, the lock for which the two never run at the same
-    time, or None if the run ended before it was decided."""
+    """``cells`` by (path, path), the first not after the second in ``paths``: a result, why nothing is asked of the two, or None if the
+    run ended before it was decided."""
 
     title: str
     decided: str
     device: str
     paths: tuple[str, ...]
-    cells: dict[tuple[str, str], Result | str | None]
+    cells: dict[tuple[str, str], Result | Apart | None]
 
     @property
     def results(self) -> list[Result]:
         return [c for c in self.cells.values() if isinstance(c, Result)]
 
     def verdict(self, one: str, other: str) -> str:
-        """OPEN if there is none, the lock's name if they exclude each other."""
+        """OPEN if there is none."""
         cell = self.cells[one, other]
-        return cell if isinstance(cell, str) else verdict_of(cell) if cell is not None else OPEN
+        return verdict_of(cell) if isinstance(cell, Result) else OPEN
 
 
 def render_text(pairs: Pairs, style: Style) -> str:
@@ -46,23 +57,30 @@ def render_text(pairs: Pairs, style: Style) -> str:
         cells = [" " * width] * i
         for column in pairs.paths[i:]:
             cell = pairs.cells[row, column]
-            letter = "x" if isinstance(cell, str) else _LETTERS[pairs.verdict(row, column)]
-            paint = {"+": style.good, "R": style.bad, "E": style.bad, "x": style.faint}.get(letter, style.doubtful)
+            letter = ("-" if cell.by == LEVELS else "x") if isinstance(cell, Apart) else _LETTERS[pairs.verdict(row, column)]
+            paint = {"+": style.good, "R": style.bad, "E": style.bad, "x": style.faint, "-": style.faint}.get(letter, style.doubtful)
             cells.append(paint(letter.rjust(width)))
         lines.append("  ".join([f"{heads[i].rjust(width)} {row.ljust(first)}", *cells]).rstrip())
-    lines += ["", "+ proved, R refuted, b bounded, ? inconclusive, v vacuous, x never at the same time, . not decided"]
+    lines += ["", "+ proved, R refuted, b bounded, ? inconclusive, v vacuous, x never at the same time, - other levels, . not decided"]
     excluded: dict[str, list[str]] = {}
+    strangers: dict[str, list[str]] = {}
     for (one, other), cell in pairs.cells.items():
-        if isinstance(cell, str):
-            excluded.setdefault(f"{one} (both hold {cell} throughout)", []).append(other)
-    if excluded:
-        lines += ["", "Never at the same time:", *(f"  {one}: {', '.join(others)}" for one, others in excluded.items())]
+        if isinstance(cell, Apart) and cell.by == LEVELS:
+            strangers.setdefault(one, []).append(other)
+        elif isinstance(cell, Apart):
+            excluded.setdefault(f"{one} (both hold {cell.by} throughout)", []).append(other)
+    lines += _listed("Never at the same time:", excluded)
+    lines += _listed("Not asked, since they work on different levels of the page table:", strangers)
     wrong = [f"{one} || {other}: {c.error}" for (one, other), c in pairs.cells.items() if isinstance(c, Result) and c.error]
     return "\n".join([*lines, *wrong]) + "\n"
 
 
+def _listed(title: str, found: dict[str, list[str]]) -> list[str]:
+    return ["", title, *(f"  {one}: {', '.join(others)}" for one, others in found.items())] if found else []
+
+
 def render_json(pairs: Pairs, digest: str, incomplete: bool) -> str:
-    """Every pair with its verdict or the lock that keeps the two apart, and the results (as in `results.schema.json`)."""
+    """Every pair with its verdict or what keeps the two apart (a lock, or LEVELS), and the results (as in `results.schema.json`)."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": results_json.tool(digest),
@@ -73,8 +91,8 @@ def render_json(pairs: Pairs, digest: str, incomplete: bool) -> str:
         "pairs": [
             {
                 "paths": [one, other],
-                "verdict": None if isinstance(cell, str) else pairs.verdict(one, other),
-                "excluded_by": cell if isinstance(cell, str) else None,
+                "verdict": None if isinstance(cell, Apart) else pairs.verdict(one, other),
+                "excluded_by": cell.by if isinstance(cell, Apart) else None,
             }
             for (one, other), cell in pairs.cells.items()
         ],
