@@ -50,6 +50,6 @@ def test_verdict(tmp_path: Path, name: str) -> None:
     library = load([tmp_path / "b.mmu"])
     check(library)
     wanted = [o for o in obligations(library, library.specs.values()) if o.check == name]
-    results = run(Builder(library), wanted, Limits(timeout=60))
+    results = run(Builder(library), wanted, Limits(timeout=300))
     assert [(r.obligation.property, r.as_expected) for r in results] == [(o.property, True) for o in wanted]
     assert all(bool(r.trace) == (r.obligation.expected == "refuted") for r in results)

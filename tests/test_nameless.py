@@ -19,7 +19,7 @@ from mmucheck.ir.program import Node, Program, PropertyDecl, Step, System
 from mmucheck.names.library import Library
 from mmucheck.names.places import models_root
 
-LIMITS = Limits(timeout=120)
+LIMITS = Limits(timeout=300)
 SAMPLE = [
     ("do_wp_page", "v3.17", "ats", "v3_17", ""),
     ("do_wp_page", "v3.17", "hmm", "v3_17", ""),

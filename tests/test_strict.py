@@ -77,7 +77,7 @@ def results(tmp_path: Path, body: str, thorough: bool = False) -> dict[str, Resu
     library = load([tmp_path / "s.mmu"])
     check(library)
     wanted = obligations(library, library.specs.values())
-    results = run(Builder(library), wanted, Limits(timeout=60, thorough=thorough))
+    results = run(Builder(library), wanted, Limits(timeout=300, thorough=thorough))
     return {f"{r.obligation.check}.{r.obligation.property}": r for r in results}
 
 
@@ -142,7 +142,7 @@ def test_fills_are_device_actions(tmp_path: Path) -> None:
     (tmp_path / "s.mmu").write_text(text)
     library = load([tmp_path / "s.mmu"])
     check(library)
-    (found,) = run(Builder(library), obligations(library, library.specs.values()), Limits(timeout=60))
+    (found,) = run(Builder(library), obligations(library, library.specs.values()), Limits(timeout=300))
     assert [m.what for m in found.decision.exercised.missing] == ["fills b"]
 
 
@@ -218,7 +218,7 @@ def test_kept_apart(tmp_path: Path) -> None:
     check(library)
     wanted = obligations(library, library.specs.values())
     for thorough, said in ((False, None), (True, True), (False, None), (True, True)):
-        (found,) = run(Builder(library), wanted, Limits(timeout=60, thorough=thorough), kept=VerdictCache(tmp_path / "kept", thorough))
+        (found,) = run(Builder(library), wanted, Limits(timeout=300, thorough=thorough), kept=VerdictCache(tmp_path / "kept", thorough))
         assert found.decision.needs_flush is said
         assert found.decision.exercised.missing == ()
 
