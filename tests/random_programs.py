@@ -512,6 +512,7 @@ class PathMaker:
         region = Place(at, low, high)
         inner: Body = [bind(f"let {t} = table_at({at});")]
         inner += [say(f"clear_table({at});")] if g.chance(20) else []
+        inner += [say(f"assume_none_outside({at}, {where.low}, {where.high});")] if g.chance(30) else []
         inner.append(say(f"clear_pmd({at});"))
         queue = self.gather and g.chance(60)
         if queue:

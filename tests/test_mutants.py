@@ -35,6 +35,7 @@ CHECKS = {
     "devices": ("right_order", "wrong_order", "no_count", "no_seq", "no_lock", "no_drop", "change_pte_cow"),
     "thp": ("wp_stale_before", "wp_after"),
     "thread_2014": ("end_is_too_late", "empty_table_is_safe_here"),
+    "pgtables": ("cpu",),
 }  # fmt: skip
 
 
@@ -60,7 +61,8 @@ def short_drop(machine: Any, step: Any, view: Any, thread: Any) -> Any:
 
 ORIGINAL: dict[str, Any] = {"drop": Machine._step_drop}
 STEPS = (
-    "set_pte clear_pte wrprotect_pte set_pmd clear_pmd clear_table get_page put_page put_table drop fill set_var lock might_sleep assert"
+    "set_pte clear_pte wrprotect_pte set_pmd clear_pmd clear_table get_page put_page put_table drop fill set_var lock might_sleep assert "
+    "assume_none_outside"
 ).split()
 MUTANTS: dict[str, tuple[object, str, object]] = {
     **{f"{name} does nothing": (Machine, f"_step_{name}", quiet) for name in STEPS},

@@ -16,7 +16,7 @@ from mmucheck.machine.looks import View
 from mmucheck.machine.memo import Recording, Result
 from mmucheck.machine.state import Thread
 from mmucheck.machine.terms import Term
-from mmucheck.machine.world import addresses
+from mmucheck.machine.world import addresses, of_whole_table
 
 Visit = tuple[str, str, Term]
 """(thread, kind of place, key): where a thread has been."""
@@ -34,7 +34,7 @@ class Meetings:
         system = scope.system
         self._locks = {k.name: k for k in (*system.locks, *(k for d in system.devices for k in d.locks))}
         self._key: dict[str, Term] = {"page": start["page.a.key"], "region": start["region.a.key"]}
-        self._whole = any(n.step.op in ("fill_table", "clear_table") for t in scope.threads for n in t.program.nodes)
+        self._whole = any(of_whole_table(n.step) for t in scope.threads for n in t.program.nodes)
         self._harmless = frozenset(h.name for h in scope.handlers) if scope.once else frozenset()
         self.met: set[frozenset[Visit]] = set()
 
@@ -55,7 +55,7 @@ class Meetings:
         def visit(space: str, key: Any) -> None:
             found.append((thread.name, space, cast(Term, self._domain.force(key))))
 
-        for expr in [*addresses(step), *(step.args[:1] if step.op == "fill" else ())]:
+        for expr in [*addresses(step), *(step.args[:1] if step.op == "fill" or of_whole_table(step) else ())]:
             at = looks.value(expr, view)
             visit("page", looks.page_key(at))
             visit("region", looks.region_key(at))

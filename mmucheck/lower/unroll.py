@@ -15,7 +15,7 @@ from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, variables
-from mmucheck.machine.world import addresses
+from mmucheck.machine.world import addresses, of_whole_table
 from mmucheck.records import record
 
 Act = tuple[str, str | int, int]
@@ -298,6 +298,8 @@ def at_own_page(handler: Thread) -> bool:
     pages = [name for name, kind in handler.program.params if kind == "page"]
     touched = [a for n in handler.program.nodes for a in addresses(n.step)]
     touched += [n.step.args[0] for n in handler.program.nodes if n.step.op == "fill"]
+    if any(of_whole_table(n.step) for n in handler.program.nodes):
+        return False
     asked = (e for n in handler.program.nodes for arg in n.step.args for e in subexpressions(arg))
     touched += [e.args[1] for e in asked if isinstance(e, Look) and e.name == "has"]
     return len(pages) == 1 and all(isinstance(a, Local) and a.name == pages[0] for a in touched)

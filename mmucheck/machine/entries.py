@@ -110,17 +110,11 @@ class EntrySteps(Core[V]):
     _step_wrprotect_pmd = _step_wrprotect_pte
     _step_mkwrite_pmd = _step_mkwrite_pte
 
-    def _whole_region(self, view: View[V], addr: V, kind: int, **fields: V) -> None:
-        """Every lower-level entry of the region. The foreign page is forgotten: its part has another identity. The reference of what
-        it mapped stays known: the path may drop it."""
-        d = self.domain
+    def _in_region(self, view: View[V], addr: V) -> list[tuple[Slot, V]]:
+        """Each page slot with the condition that it lies in the region of ``addr``."""
         key = self.looks.region_key(addr)
-        for page in self.layout.pages:
-            hit = d.eq(key, self.looks.region_key(view.state[f"page.{page.name}.key"]))
-            if page.foreign:
-                self._write(view, "page", [(page, hit)], key=d.const(FOREIGN_KEY_FREE, NUMBER), kind=self._kind(PTE_NONE))
-            else:
-                self._write(view, "page", [(page, hit)], kind=self._kind(kind), **fields)
+        keys = ((page, view.state[f"page.{page.name}.key"]) for page in self.layout.pages)
+        return [(page, self.domain.eq(key, self.looks.region_key(at))) for page, at in keys]
 
     def _step_fill_table(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         addr, frame, write = self._values(step, view)
@@ -129,9 +123,26 @@ class EntrySteps(Core[V]):
             for slot in self.layout.frames:  # entries of pages without a slot map it from now on
                 others, maps = f"frame.{slot}.others", self.domain.eq(frame, view.state[f"frame.{slot}.id"])
                 view.state[others] = self.domain.or_(view.state[others], maps)
-        self._whole_region(view, addr, PTE_PRESENT, frame=frame, write=write)
+        free = self.domain.const(FOREIGN_KEY_FREE, NUMBER)
+        for page, hit in self._in_region(view, addr):
+            if page.foreign:  # its part has another identity: it is forgotten; the path may drop the reference of what it mapped
+                self._write(view, "page", [(page, hit)], key=free, kind=self._kind(PTE_NONE))
+            else:
+                self._write(view, "page", [(page, hit)], kind=self._kind(PTE_PRESENT), frame=frame, write=write)
         return self._done()
 
+    def _step_assume_none_outside(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
+        """Of the entries of a table that are kept: what there is of others in an open world it cannot say, and leaves open."""
+        d = self.domain
+        addr, start, end = self._values(step, view)
+        first, none = self.looks.page_key(start), []
+        for page, hit in self._in_region(view, addr):
+            key, kind = view.state[f"page.{page.name}.key"], view.state[f"page.{page.name}.kind"]
+            inside = d.and_(d.ule(first, key), d.ult(key, end))
+            none.append(d.or_(d.eq(kind, self._kind(PTE_NONE)), d.not_(hit), inside))
+        return Outcome(d.and_(*none))
+
     def _step_clear_table(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
-        self._whole_region(view, self._values(step, view)[0], PTE_NONE)
+        hits = self._in_region(view, self._values(step, view)[0])
+        self._write(view, "page", hits, kind=self._kind(PTE_NONE))
         return self._done()

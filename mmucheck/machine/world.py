@@ -150,7 +150,12 @@ _OF_REGIONS = frozenset(
     "set_pmd clear_pmd set_pmd_marker wrprotect_pmd mkwrite_pmd "
     "pmd_none pmd_huge pmd_linked pmd_frame pmd_writable table_at links".split()
 )
-_OF_WHOLE_TABLES = frozenset({"fill_table", "clear_table"})
+_OF_WHOLE_TABLES = frozenset({"fill_table", "clear_table", "assume_none_outside"})
+
+
+def of_whole_table(step: Step) -> bool:
+    """Whether a step reads or writes all lower-level entries of a region, that of its first argument."""
+    return step.op in _OF_WHOLE_TABLES
 
 
 def entries_of(step: Step) -> frozenset[str]:

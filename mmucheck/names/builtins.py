@@ -48,6 +48,7 @@ STEPS: dict[str, Signature] = {
     "set_pmd": Signature((_N, _F, _B)), "clear_pmd": Signature((_N,)), "set_pmd_marker": Signature((_N,)),
     "wrprotect_pmd": Signature((_N,)), "mkwrite_pmd": Signature((_N,)),
     "fill_table": Signature((_N, _F, _B)), "clear_table": Signature((_N,)), "populate_pmd": Signature((_N, _T)),
+    "assume_none_outside": Signature((_N, _N, _N)),
     "split_page": Signature((_F,)),
     "get_page": Signature((_F,)), "put_page": Signature((_F,)), "get_table": Signature((_T,)), "put_table": Signature((_T,)),
     "alloc_page": Signature((), (_F,), True), "alloc_huge_page": Signature((), (_F,), True),
@@ -76,7 +77,7 @@ LOOKS: dict[str, Signature] = {
 ADDRESS_SPACE = "mm"
 """Whose the variables are that `shared` declares: they have it as their device, and no device has this name."""
 
-STEP_PARAM_NAMES = {"tlb_track": ("start", "end")}
+STEP_PARAM_NAMES = {"tlb_track": ("start", "end"), "assume_none_outside": ("addr", "start", "end")}
 """Parameter names that matter to a check: a ``start, end`` pair must not run backwards."""
 
 RESERVED = frozenset(STEPS) | frozenset(LOOKS) | frozenset(CONSTANTS) | {"nondet", "page_table", ADDRESS_SPACE}

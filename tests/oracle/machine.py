@@ -291,6 +291,9 @@ class Machine:
             case "assume" | "wait":
                 if args[0]:
                     yield core, g, (), 0, ()
+            case "assume_none_outside":
+                if not any(self._is_outside(core, page, *args) for page in self.w.pages):
+                    yield core, g, (), 0, ()
             case "assert":
                 yield core if args[0] else core._replace(flags=core.flags | ASSERTION), g, (), 0, ()
             case "might_sleep":
@@ -364,6 +367,12 @@ class Machine:
         if page in self.w.pages or page - 1 in self.w.pages or page % many == 0:
             return value
         return min([page // many * many + many - 1, *(p for p in self.w.pages if p > page)]) * self.w.page
+
+    def _is_outside(self, core: Core, page: int, addr: int, start: int, end: int) -> bool:
+        """Is there an entry of a page that shares its table with an address, and that does not touch [start, end)?"""
+        at = page * self.w.page
+        same = at // self.w.region == addr // self.w.region
+        return same and core.ptes[self.w.pages[page]] != NONE and not (start < at + self.w.page and at < end)
 
     def _key(self, step: Step, args: list[int]) -> int:
         return args[0] // (self.granules[step.names[0]] or 1) if args else 0
