@@ -20,12 +20,9 @@ from mmucheck.engines.solver import Limits
 from mmucheck.engines.verdicts import INCONCLUSIVE, PROVED, REFUTED, VACUOUS, Decision, Exercised
 from mmucheck.ir.program import Program, PropertyDecl, System, without_drops
 from mmucheck.lower.crowd import MemberWorld, segments
-from mmucheck.lower.situations import all_locks
 from mmucheck.lower.unroll import Act
 
 Kind = tuple[bool, bool]
-NAMES_OF_THE_WORLD = frozenset({"vmm1", "vmm2", "page", "region", "frame", "table", "lock", "event", "crowd", "alive", "own"})
-"""What variables of the explored states begin with."""
 DOUBT = "in doubt"
 SHARE = 0.5
 """Of the time for a pair, how much the first way may take."""
@@ -207,12 +204,6 @@ class CrowdSession:
 
 def out_of_reach(system: System) -> str:
     """Why the argument does not apply to a crowd, "" if it does."""
-    for device in system.devices:
-        if device.name in NAMES_OF_THE_WORLD:
-            return f"`{device.name}` is a name that the world has for something else: call the device otherwise"
-    for lock in all_locks(system):
-        if lock.name in NAMES_OF_THE_WORLD:
-            return f"`{lock.name}` is a name that the world has for something else: call the lock otherwise"
     if system.shared:
         return f"the paths share `{system.shared[0][0]}`: not covered for any number of runs"
     for program in system.threads:

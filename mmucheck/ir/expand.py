@@ -30,7 +30,7 @@ from mmucheck.ir.program import (
     Step,
     subexpressions,
 )  # fmt: skip
-from mmucheck.names.builtins import PARAM_KINDS, STEPS
+from mmucheck.names.builtins import OF_THREADS, PARAM_KINDS, STEPS
 from mmucheck.names.library import Library
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, InputError, Span, suggest
@@ -96,11 +96,11 @@ class Expander(Expressions):
     def _begin(self, params: Sequence[ast.Param]) -> tuple[dict[str, Expr], tuple[tuple[str, str], ...]]:
         self._nodes, self._locals, self._mutable, self._labels, self._expansions, self._parts = [], {}, set(), 0, 0, {}
         names: dict[str, Expr] = {}
+        unique: list[str] = []
         for param in params:
-            kind = PARAM_KINDS[param.kind]
-            self._locals[param.name] = kind
-            names[param.name] = Local(param.name, kind)
-        return names, tuple((p.name, p.kind) for p in params)
+            names[param.name] = local = self._fresh(param.name, PARAM_KINDS[param.kind])
+            unique.append(local.name)
+        return names, tuple((name, p.kind) for name, p in zip(unique, params, strict=True))
 
     def _finish(self, decl: ast.Path | ast.Routine, body: ast.Block, env: Env, params: tuple[tuple[str, str], ...],
                 requires: tuple[ast.Expr, ...], anchor: str) -> Program:  # fmt: skip
@@ -133,10 +133,11 @@ class Expander(Expressions):
         return lines[span.line - 1][span.column - 1 : end].strip().removesuffix("{").strip()
 
     def _fresh(self, name: str, kind: str) -> Local:
-        unique, n = name, 1
+        base = f"{name}'" if name in OF_THREADS else name
+        unique, n = base, 1
         while unique in self._locals:
             n += 1
-            unique = f"{name}.{n}"
+            unique = f"{base}.{n}"
         self._locals[unique] = kind
         return Local(unique, kind)
 

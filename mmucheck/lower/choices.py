@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mmucheck.ir.program import Look, subexpressions
 from mmucheck.lower.scope import ALIVE, Scope
-from mmucheck.machine.concolic import ANY, FIRST_OTHER, NEW, VAGUE, WITNESS, Value
+from mmucheck.machine.concolic import ANY, FIRST_OTHER, VAGUE, WITNESS, Value
 from mmucheck.machine.memo import Recording
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE
 from mmucheck.machine.terms import Term
@@ -45,8 +45,8 @@ class Choices:
         self.found = []
 
     def frame(self, label: str) -> int:
-        """A frame handed out."""
-        return (NEW, WITNESS)[self._choose(1 + self._tracked())]
+        """A frame handed out: it may be one that was freed, and that somebody remembers."""
+        return (VAGUE, WITNESS)[self._choose(1 + self._tracked())]
 
     def mapped(self) -> int:
         """The frame of an entry, or of an argument."""

@@ -72,7 +72,8 @@ class World:
         """Of two threads with one program, which is which makes no difference: the first is the one whose first argument is nearer to the
         witness (its page, its region, elsewhere)."""
         paths, start = self._scope.paths, self.starts[0]
-        same = len(paths) == 2 and len({re.sub(r"choice\d+", "choice", repr(t.program.nodes)) for t in paths}) == 1
+        texts = (repr((t.program.nodes, t.program.entry, t.program.params)) for t in paths)
+        same = len(paths) == 2 and len({re.sub(r"choice\d+", "choice", text) for text in texts}) == 1
         numbers = [[start[t.local(n)] for n, _ in t.program.params] for t in paths] if same else []
         firsts = [next((v for v in values if isinstance(v, Term)), None) for values in numbers]
         if len(firsts) != 2 or firsts[0] is None or firsts[1] is None:

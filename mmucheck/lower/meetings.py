@@ -7,11 +7,13 @@ threads": *Fewer states*).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from operator import attrgetter
 from typing import Any, cast
 
 from mmucheck.ir.program import Step
 from mmucheck.lower.scope import Scope, Shape, Truth
+from mmucheck.lower.unroll import at_own_page
 from mmucheck.machine.looks import View
 from mmucheck.machine.memo import Recording, Result
 from mmucheck.machine.state import Thread
@@ -35,7 +37,7 @@ class Meetings:
         self._locks = {k.name: k for k in (*system.locks, *(k for d in system.devices for k in d.locks))}
         self._key: dict[str, Term] = {"page": start["page.a.key"], "region": start["region.a.key"]}
         self._whole = any(of_whole_table(n.step) for t in scope.threads for n in t.program.nodes)
-        self._harmless = frozenset(h.name for h in scope.handlers) if scope.once else frozenset()
+        self._harmless = frozenset(h.name for h in scope.handlers if at_own_page(h, scope.properties)) if scope.once else frozenset()
         self.met: set[frozenset[Visit]] = set()
 
     def begin(self) -> None:
@@ -76,17 +78,20 @@ class Meetings:
             for other, same_space in sorted(at):
                 if one >= other or space != same_space or space in found:
                     continue
-                keys, others = at[one, space], at[other, space]
-                if any(self._meet(k, o, self._key.get(space), truth) for k in sorted(keys, key=_index) for o in sorted(others, key=_index)):
+                if self._meet_at(at[one, space], at[other, space], self._key.get(space), truth):
                     found.add(space)
-        if "region" in found and self._whole:
-            found.add("page")
+        regions = [keys for (_, space), keys in sorted(at.items()) if space == "region"] if self._whole else []
+        if any(self._meet_at(keys, others, None, truth) for keys, others in combinations(regions, 2)):
+            found.add("page")  # the witness's region, too, has other pages
         return frozenset(found)
+
+    def _meet_at(self, keys: set[Term], others: set[Term], own: Term | None, truth: Truth) -> bool:
+        return any(self._meet(k, o, own, truth) for k in sorted(keys, key=_index) for o in sorted(others, key=_index))
 
     def at_witness(self, truth: Truth) -> bool:
         """Whether a thread has been at the witness's entries so far. An allocation looks at them, too: for the frame asked about, which
         they do not map where ``Starts.alike`` leaves out a start. So does a handler, which finds another frame there: then it has done
-        nothing (``Scope.once``)."""
+        nothing (``Scope.once``), unless it fills what it found elsewhere."""
         places = sorted(
             {(space, key.index, key) for visits in self.met for name, space, key in visits
              if space in self._key and name not in self._harmless}

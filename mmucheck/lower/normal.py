@@ -165,6 +165,7 @@ class Telling:
 def is_table(scope: Scope, name: str) -> bool:
     """Whether a variable of the state holds a table."""
     for thread in scope.threads:
-        if name.startswith(f"{thread.name}."):
-            return thread.program.locals.get(name[len(thread.name) + 1 :]) == "table"
+        own, _, local = name.rpartition(".")
+        if own == thread.name and local in thread.program.locals:
+            return thread.program.locals[local] == "table"
     return name.endswith(".table") and name.count(".") > 1  # a variable is called as it likes

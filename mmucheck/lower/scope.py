@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmucheck.ir.program import Expr, Local, Look, Op, PropertyDecl, Step, System, subexpressions
+from mmucheck.ir.formulas import CACHE_LOOKS, about_entries, only_breaks
+from mmucheck.ir.program import Local, Look, PropertyDecl, Step, System, subexpressions
 from mmucheck.lower.unroll import left_by_handlers, runs_once
 from mmucheck.lower.witness import witness_layout
 from mmucheck.machine.concolic import Concolic
@@ -16,7 +17,7 @@ from mmucheck.machine.memo import Memo, Recording
 from mmucheck.machine.state import CACHE_FIELDS, PAGE_FIELDS, REGION_FIELDS, UNLINKED, Layout, Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import asks_cache, changes_upper, unlinks, variables
+from mmucheck.machine.visibility import changes_upper, losing_matters, unlinks, variables
 from mmucheck.records import record
 
 State = tuple[Any, ...]
@@ -30,7 +31,6 @@ IDLE, DONE = -1, -2
 ALIVE = "alive.table"
 """How many tables beside the witness a state tells apart: they are numbered in order of appearance."""
 
-_CACHE_LOOKS = frozenset({"cached", "cached_writable", "table_cached"})
 _PERMISSIONS = frozenset({"cached_writable", "writable_at", "pte_writable", "pmd_writable"})
 _FREED = frozenset({"freed", "table_freed"})
 
@@ -56,7 +56,7 @@ class Scope:
         upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.fills = [f for f in self.machine.fills() if not f.via or upper]
         self.walks = any(f.via for f in self.fills)
-        self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        self.evicts = losing_matters(self.threads, properties)
         self.entries = [(d.name, *entry) for d in system.devices for entry in cache_slots(d, layout)]
         """What devices cache: (device, cache, slot, pages or tables)."""
         self.named = frozenset(n for p in properties for n in variables(p.formula))
@@ -64,7 +64,7 @@ class Scope:
         self.writes = any(e.name == "cached_writable" for p in properties for e in subexpressions(p.formula) if isinstance(e, Look))
         self.permits = any(e.name in _PERMISSIONS for p in properties for e in subexpressions(p.formula) if isinstance(e, Look))
         """Whether anybody asks what entries permit, beside the steps of the paths."""
-        self.eager = not self.evicts and all(only_breaks(p.formula, _CACHE_LOOKS) for p in properties)
+        self.eager = not self.evicts and all(only_breaks(p.formula, CACHE_LOOKS) for p in properties)
         """More entries in caches only break more: what can be filled is filled at once, and what nobody asks about is forgotten."""
         self.silent = self.eager and all(about_entries(p.formula) for p in properties)
         """Nothing breaks where no device holds anything."""
@@ -123,31 +123,3 @@ def shape(scope: Scope, start: Mapping[str, Any]) -> Shape:
 def fills_of(handler: Thread) -> list[Step]:
     """The steps with which a handler fills a cache."""
     return [n.step for n in handler.program.nodes if n.step.op == "fill"]
-
-
-def about_entries(formula: Expr) -> bool:
-    """Whether a formula can be false only where a device holds something."""
-    if isinstance(formula, Op) and formula.op == "&&":
-        return all(map(about_entries, formula.args))
-    return isinstance(formula, Op) and formula.op == "->" and _asks_entry(formula.args[0])
-
-
-def _asks_entry(condition: Expr) -> bool:
-    if isinstance(condition, Op) and condition.op == "&&":
-        return any(map(_asks_entry, condition.args))
-    return isinstance(condition, Look) and condition.name in _CACHE_LOOKS
-
-
-def only_breaks(formula: Expr, asked: frozenset[str], positive: bool = True) -> bool:
-    """Whether a formula asks these of the bound frame or table so that what is true of them only makes it false: more of it never repairs
-    anything. Caches on the left of implications, and that nothing is freed on the right, are asked so."""
-    if isinstance(formula, Op):
-        if formula.op == "!":
-            return only_breaks(formula.args[0], asked, not positive)
-        if formula.op == "->":
-            return only_breaks(formula.args[0], asked, not positive) and only_breaks(formula.args[1], asked, positive)
-        if formula.op in ("&&", "||"):
-            return all(only_breaks(a, asked, positive) for a in formula.args)
-    if not any(isinstance(e, Look) and e.name in asked for e in subexpressions(formula)):
-        return True
-    return not positive and isinstance(formula, Look) and formula.name in asked and isinstance(formula.args[-1], Local)

@@ -92,7 +92,7 @@ class Starts:
         """The start with everybody in place, and without what no property is about."""
         scope = self._scope
         for handler in scope.handlers:
-            if at_own_page(handler):
+            if at_own_page(handler, scope.properties):
                 for name, kind in handler.program.params:
                     if kind == "page":
                         values[handler.local(name)] = values["page.a.key"]

@@ -46,7 +46,7 @@ def obstacle(scope: Scope) -> str:
         if any(lock.key for lock in device.locks):
             return f"`{device.name}` has a lock with a key"
     for thread in scope.handlers:
-        if not at_own_page(thread):
+        if not at_own_page(thread, scope.properties):
             return f"the handler `{thread.name}` looks at other pages than its own"
     return next((why for v in written(system) if (why := _why_not(scope, v, scope.named))), "")
 

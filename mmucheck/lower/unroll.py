@@ -6,7 +6,7 @@ advance. A loop-free program is covered completely; a loop is followed ``bound``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mmucheck.ir.program import DeviceVar, Local, Look, Node, Program, PropertyDecl, System, subexpressions
@@ -14,7 +14,7 @@ from mmucheck.lower.witness import FreshVariables, TermState, initial, violated,
 from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
-from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, variables
+from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, losing_matters, variables
 from mmucheck.machine.world import addresses, of_whole_table
 from mmucheck.records import record
 
@@ -54,7 +54,7 @@ class Lowering:
     of terms there are, and may raise to end it."""
 
     def __init__(self, system: System, properties: Sequence[PropertyDecl] = (), pace: Callable[[int], None] | None = None) -> None:
-        self.system = system
+        self.system, self._properties = system, tuple(properties)
         self._pace = pace
         self.terms = Terms()
         self.threads = threads_of(system)
@@ -65,7 +65,7 @@ class Lowering:
         self._visible = Visibility(system, properties)
         self._upper = any(changes_upper(n.step) for t in system.threads for n in t.nodes)
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
-        self._evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        self._evicts = losing_matters(self.threads, properties)
         sources = {(d.name, c.source) for d in system.devices for c in d.caches}
         self._handlers_feed = any(n.step.op == "fill" and n.step.names in sources for h in self.handlers for n in h.program.nodes)
         for handler in self.handlers:
@@ -197,7 +197,7 @@ class Lowering:
         for index in range(len(handler.program.nodes)):
             self.state[f"{handler.name}.at.{index}"] = self.terms.false
         self.state[f"{handler.name}.at.idle"] = self.terms.true
-        if at_own_page(handler):
+        if at_own_page(handler, self._properties):
             for name, kind in handler.program.params:
                 if kind == "page":
                     self.state[handler.local(name)] = self.state["page.a.key"]
@@ -293,8 +293,12 @@ def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozense
     return frozenset(left)
 
 
-def at_own_page(handler: Thread) -> bool:
-    """Whether the handler looks at and fills only the page it is started for: then the others' runs leave nothing at the witness."""
+def at_own_page(handler: Thread, properties: Iterable[PropertyDecl]) -> bool:
+    """Whether the handler looks at and fills only the page it is started for: then the others' runs leave nothing at the witness, but for
+    what a property asks beside an address."""
+    for prop in properties:
+        if any(kind == "address" for _, kind in prop.binders) and left_by_handlers(prop, [handler]) - {"cached"}:
+            return False
     pages = [name for name, kind in handler.program.params if kind == "page"]
     touched = [a for n in handler.program.nodes for a in addresses(n.step)]
     touched += [n.step.args[0] for n in handler.program.nodes if n.step.op == "fill"]

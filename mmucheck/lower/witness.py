@@ -40,8 +40,9 @@ def witness_layout(threads: tuple[Thread, ...]) -> Layout:
         for owner in owners
         for i in range(1, max([1, *(len(addresses(n.step)) for t in threads for n in t.program.nodes if owner in ("", t.name))]) + 1)
     ]
-    if len(paths) > 1 and any(addresses(n.step) for t in threads if t.device for n in t.program.nodes):
-        foreign.append(Slot("o1", foreign=True))
+    if len(paths) > 1:
+        most = max((len(addresses(n.step)) for t in threads if t.device for n in t.program.nodes), default=0)
+        foreign += [Slot(f"o{i}", foreign=True) for i in range(1, most + 1)]
     return Layout(
         pages=(Slot("a", "a"), *foreign),
         regions=(Slot("a"), *foreign),

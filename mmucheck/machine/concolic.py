@@ -17,8 +17,6 @@ ANY = -1
 VAGUE = -2
 """A frame or table that is neither the zero page nor the witness: whether two of them are the same is open each time. Where it matters
 identities are numbered instead, from FIRST_OTHER."""
-NEW = -3
-"""A VAGUE frame just handed out: it is not the same as any other."""
 WITNESS, FIRST_OTHER = 1, 2
 
 

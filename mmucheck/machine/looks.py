@@ -98,6 +98,15 @@ class Looks(Generic[V]):
         slots = self.layout.frames if what == "frame" else self.layout.tables
         return d.or_(*(d.and_(d.eq(ident, state[f"{what}.{s}.id"]), self.slot_freed(state, what, s)) for s in slots))
 
+    def _freed_as_seen(self, what: str, ident: V, view: View[V]) -> V:
+        """What a look says of it: open for what has no slot, if it is a step that looks."""
+        d, found = self.domain, self.freed(view.state, what, ident)
+        if not self.layout.open or view.chooser is None:
+            return found
+        slots = self.layout.frames if what == "frame" else self.layout.tables
+        kept = d.or_(*(d.eq(ident, view.state[f"{what}.{s}.id"]) for s in slots))
+        return d.or_(found, d.and_(d.not_(kept), view.chooser.boolean("freed")))
+
     def slot_freed(self, state: State[V], what: str, slot: str) -> V:
         d = self.domain
         known = d.eq(state[f"{what}.{slot}.refs"], d.const(0, COUNT))
@@ -168,7 +177,10 @@ class Looks(Generic[V]):
                 cache, addr = look.args
                 assert isinstance(cache, Look)
                 target = self.value(addr, view)
-                own = [(slot, hit) for slot, hit in self.page_hits(state, target) if not slot.foreign]
+                owner, _, kept = cache.name.partition(".")
+                of = next(c.of for c in self.devices[owner].caches if c.name == kept)
+                hits = self.page_hits(state, target) if of == "pages" else self.region_hits(state, target)
+                own = [(slot, hit) for slot, hit in hits if not slot.foreign]
                 found = d.or_(*(d.and_(hit, state[f"{cache.name}.{slot.name}.valid"]) for slot, hit in own))
                 elsewhere = d.not_(d.or_(*(hit for _, hit in own)))
                 if not self.layout.open or view.chooser is None or d.is_false(elsewhere):
@@ -212,9 +224,9 @@ class Looks(Generic[V]):
             case "table_at":
                 return self.pmd(state, args[0], "table")
             case "freed":
-                return self.freed(state, "frame", args[0])
+                return self._freed_as_seen("frame", args[0], view)
             case "table_freed":
-                return self.freed(state, "table", args[0])
+                return self._freed_as_seen("table", args[0], view)
         raise ValueError(f"no such look: {name}")
 
     def _cached(self, name: str, device: str, addr: V, ident: V, state: State[V]) -> V:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from mmucheck.machine.concolic import NEW, VAGUE, Concolic, Later, Value, cheap_first
+from mmucheck.machine.concolic import Concolic, Later, Value, cheap_first
 from mmucheck.machine.terms import Term
 
 READ, TRUTH, CHOICE, LEAF = range(4)
@@ -96,7 +96,7 @@ class Recording:
         for name, written in self._written.items():
             value = self._changed(name, written)
             if value is not None and not (name in self._read and same(self._read[name], value)):
-                found.append((self._places[name], VAGUE if isinstance(value, int) and value == NEW else value))
+                found.append((self._places[name], value))
         return tuple(found)
 
     def _changed(self, name: str, value: Value) -> int | Term | None:

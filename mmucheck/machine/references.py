@@ -64,19 +64,18 @@ class ReferenceSteps(Core[V]):
         for slot in self.layout.frames if what == "frame" else self.layout.tables:
             taken = d.and_(d.eq(ident, view.state[f"{what}.{slot}.id"]), d.not_(self.looks.slot_freed(view.state, what, slot)))
             free.append(d.not_(taken))
-        for entry, present in self._entries(what):
+        for entry, present in self._entries(what, thread):
             in_use = d.and_(d.eq(view.state[f"{entry}.kind"], self._kind(present)), d.eq(view.state[f"{entry}.{what}"], ident))
             free.append(d.not_(in_use))
         self._count(view, what, ident, +1, done)
         view.state[thread.local(step.results[0])] = ident
         return Outcome(d.or_(d.not_(done), d.and_(*free)), done)
 
-    def _entries(self, what: str) -> Iterator[tuple[str, int]]:
-        if what == "frame":
-            yield from ((f"page.{p.name}", PTE_PRESENT) for p in self.layout.pages)
-            yield from ((f"region.{r.name}", PMD_HUGE) for r in self.layout.regions)
-        else:
-            yield from ((f"region.{r.name}", PMD_TABLE) for r in self.layout.regions)
+    def _entries(self, what: str, thread: Thread) -> Iterator[tuple[str, int]]:
+        """Those that this thread looks at, or everybody: another's own may be written without its noticing."""
+        kinds = [("page", self.layout.pages, PTE_PRESENT), ("region", self.layout.regions, PMD_HUGE)]
+        for level, slots, present in kinds if what == "frame" else [("region", self.layout.regions, PMD_TABLE)]:
+            yield from ((f"{level}.{s.name}", present) for s in slots if s.owner in ("", thread.name))
 
     def _step_alloc_page(self, step: Step, view: View[V], thread: Thread) -> Outcome[V]:
         return self._alloc(step, view, thread, "frame")

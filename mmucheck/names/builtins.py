@@ -80,4 +80,9 @@ ADDRESS_SPACE = "mm"
 STEP_PARAM_NAMES = {"tlb_track": ("start", "end"), "assume_none_outside": ("addr", "start", "end")}
 """Parameter names that matter to a check: a ``start, end`` pair must not run backwards."""
 
+OF_THE_WORLD = frozenset({"vmm", "vmm1", "vmm2", "page", "region", "frame", "table", "lock", "event", "crowd", "alive", "own"})
+"""What a state calls its parts: no device and no lock has such a name."""
+OF_THREADS = frozenset({"pc", "rounds", "atomic", "at", "tlb_start", "tlb_end", "queued", "pending", "added"})
+"""What a state keeps of a thread beside its variables."""
+
 RESERVED = frozenset(STEPS) | frozenset(LOOKS) | frozenset(CONSTANTS) | {"nondet", "page_table", ADDRESS_SPACE}

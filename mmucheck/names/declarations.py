@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, LOOKS, PARAM_KINDS
+from mmucheck.names.builtins import BINDER_KINDS, LEVEL_BITS, LOOKS, OF_THE_WORLD, PARAM_KINDS
 from mmucheck.names.kinds import BodyChecker, Context, Scope
 from mmucheck.names.library import Library, Versioned
 from mmucheck.names.shapes import walk_expr
@@ -97,10 +97,13 @@ class _DeclarationChecker:
         ctx = Context(device=device)
         say = self.body.say
         seen: set[str] = set()
-        for part in (*device.caches, *device.variables, *device.locks):
+        for part in (*device.caches, *device.variables, *device.locks, *device.handlers):
             if part.name in seen:
                 say("E104", f"`{part.name}` is defined twice in this device", part.span)
             seen.add(part.name)
+        for lock in device.locks:
+            if lock.name in OF_THE_WORLD:
+                say("E105", f"`{lock.name}` is what the checker calls a part of its world", lock.span, "choose another name")
         for i, cache in enumerate(device.caches):
             earlier = [c.name for c in device.caches[:i]]
             if cache.of not in ("pages", "tables"):

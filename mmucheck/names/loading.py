@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mmucheck.names.builtins import RESERVED
+from mmucheck.names.builtins import OF_THE_WORLD, RESERVED
 from mmucheck.names.cache import Parsed
 from mmucheck.names.library import Library, Versioned
 from mmucheck.names.places import models_root, parsed_root
@@ -152,6 +152,8 @@ class _Loader:
         for item in file.items:
             if item.name in RESERVED:
                 self._say("E105", f"`{item.name}` is a word of the language", item.span, "choose another name")
+            elif isinstance(item, ast.Device | ast.Lock) and item.name in OF_THE_WORLD:
+                self._say("E105", f"`{item.name}` is what the checker calls a part of its world", item.span, "choose another name")
             elif isinstance(item, ast.Path | ast.Macro):
                 known = library.code.get((item.name, file.kernel))
                 if known:

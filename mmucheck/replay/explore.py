@@ -15,7 +15,7 @@ from mmucheck.machine.domain import Concrete
 from mmucheck.machine.looks import View
 from mmucheck.machine.state import State, Thread, threads_of
 from mmucheck.machine.steps import Fill, Machine, Untracked
-from mmucheck.machine.visibility import Visibility, asks_cache
+from mmucheck.machine.visibility import Visibility, losing_matters
 from mmucheck.records import record
 from mmucheck.replay.world import Scenario, layout_of, start
 
@@ -122,7 +122,7 @@ class _Explorer:
         self.fills = self.machine.fills()
         self.holders = self.machine.unknown_holders()
         self.visible = Visibility(system, properties)
-        self.evicts = any(asks_cache(n.step) for t in self.threads for n in t.program.nodes)
+        self.evicts = losing_matters(self.threads, properties)
         self.paths = [t for t in self.threads if not t.device]
         self.heads = {t.name: t.program.back_edge_targets() for t in self.threads}
         """Round a loop no thread goes without a stop: a longer way over more pages is looked at only when its turn comes."""
