@@ -645,19 +645,6 @@ def test_what_is_forgotten_makes_no_difference(system: Made, monkeypatch: pytest
     assert (set(few.alarms), few.says) == (set(many.alarms), many.says)
 
 
-@pytest.mark.parametrize("name", ["vmm1", "table"])
-def test_a_lock_that_is_called_like_something_of_the_world_is_out_of_reach(tmp_path: Path, name: str) -> None:
-    (tmp_path / "p.mmu").write_text(text_of("zap_by_page", "no_freed_page").replace("page_lock(", f"{name}("))
-    library = load([tmp_path / "p.mmu"])
-    check(library)
-    builder = Builder(library)
-    ((subject, group),) = subjects(obligations(library, library.specs.values())).items()
-    (prop,) = builder.properties(subject, [o.property for o in group])
-    decision = CrowdSession(builder.system(subject), [prop], LIMITS).decide(prop)
-    assert decision.verdict == "inconclusive"
-    assert f"`{name}` is a name that the world has for something else" in decision.reason
-
-
 def test_a_limit_without_a_reason_is_no_proof(system: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     def gives_up(*_: Any) -> None:
         raise Exhausted("")

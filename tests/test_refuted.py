@@ -1,0 +1,63 @@
+"""What was proved once though it breaks: each file of ``disagreements/refuted/`` is one such hole, with twins that show what it asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmucheck.analyses.plan import Builder, obligations
+from mmucheck.analyses.run import run
+from mmucheck.engines.solver import Limits
+from mmucheck.ir.program import System
+from mmucheck.lower.witness import witness_layout
+from mmucheck.machine.state import threads_of
+from mmucheck.machine.visibility import Visibility
+from mmucheck.names.declarations import check
+from mmucheck.names.loading import load
+
+FILES = sorted((Path(__file__).parent / "disagreements" / "refuted").glob("*.mmu"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_what_breaks_is_refuted(path: Path) -> None:
+    library = load([path])
+    check(library)
+    results = run(Builder(library), obligations(library, library.specs.values()), Limits(timeout=300))
+    assert results
+    assert [(r.obligation.check, r.decision and r.decision.verdict, r.error) for r in results] == [
+        (r.obligation.check, r.obligation.expected, "") for r in results
+    ]
+
+
+HEAD = """
+protocol proto "p" { callback flush_tlb(start, end) atomic; flush_tlb(start, end) { call flush_tlb(start, end); } }
+property no_freed_page "p" { always forall d: device, a: address, f: frame. cached(d, a, f) -> !freed(f); }
+path noop() in "a.c" { might_sleep(); }
+"""
+
+
+def system(folder: Path, device: str, paths: str = "noop") -> System:
+    (folder / "p.mmu").write_text(f"{HEAD}{device}\nspec p {{ check c: {paths} on dev under proto proves no_freed_page; }}\n")
+    library = load([folder / "p.mmu"])
+    check(library)
+    return Builder(library).system(obligations(library, library.specs.values())[0].subject)
+
+
+def test_handlers_beside_two_paths_have_a_slot_for_every_page_they_look_at_together(tmp_path: Path) -> None:
+    """With fewer, one page pushes out the other while both are asked about."""
+    look = "if (pte_present(addr + 4K) && pte_present(addr + 8K) && pte_present(addr + 12K)) { fill tlb addr -> frame_at(addr), readonly; }"
+    device = f"device dev {{ cache tlb of pages; handler fault(addr: page) {{ {look} }} }}"
+    layout = witness_layout(threads_of(system(tmp_path, device, "noop || noop")))
+    assert len([p for p in layout.pages if p.foreign and not p.owner]) == 3
+
+
+def test_a_path_that_does_not_write_the_table_alone_is_seen_to_look(tmp_path: Path) -> None:
+    """With a handler that writes it, what lies between two looks matters."""
+    path = 'path looks(b: page) in "a.c" { let k = pte_none(b); let n = pte_none(b); assert(k == n) "same"; }'
+    for handler, seen in (("clear_pte(addr);", True), ("might_sleep();", False)):
+        found = system(tmp_path, f"{path} device dev {{ cache tlb of pages; handler h(addr: page) {{ {handler} }} }}", "looks")
+        threads = threads_of(found)
+        visible = Visibility(found)
+        looks = [i for i, n in enumerate(threads[0].program.nodes) if n.step.op == "assign"]
+        assert [visible(threads[0], i) for i in looks] == [seen] * 2
