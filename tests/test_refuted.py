@@ -61,3 +61,23 @@ def test_a_path_that_does_not_write_the_table_alone_is_seen_to_look(tmp_path: Pa
         visible = Visibility(found)
         looks = [i for i, n in enumerate(threads[0].program.nodes) if n.step.op == "assign"]
         assert [visible(threads[0], i) for i in looks] == [seen] * 2
+
+
+def test_a_look_at_what_is_not_known_of_other_pages_is_no_internal_error(tmp_path: Path) -> None:
+    """What a cache holds of other pages is left open: a run in which the hook finds an entry where no table is linked is nobody's."""
+    device = """
+    device dev {
+        cache psc of tables from page_table;
+        cache p of pages from page_table;
+        var bad = 0;
+        on flush_tlb(start, end) { if (has(psc, start)) { bad = 1; } drop psc [start, end); drop p [start, end); }
+    }
+    property fine "x" { always forall d: device. d.bad == 0; }
+    path inv(b: page) in "a.c" { flush_tlb(b, b + 4K); }
+    """
+    text = f"{HEAD}{device}\nspec p {{ check c: inv || inv on dev under proto refutes fine; }}\n"
+    (tmp_path / "p.mmu").write_text(text)
+    library = load([tmp_path / "p.mmu"])
+    check(library)
+    (result,) = run(Builder(library), obligations(library, library.specs.values()), Limits(timeout=300))
+    assert (result.decision and result.decision.verdict, result.error) in (("refuted", ""), ("inconclusive", ""))

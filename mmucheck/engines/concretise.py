@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmucheck.engines.solver import Limits, Solver
 from mmucheck.engines.verdicts import INCONCLUSIVE, REFUTED, Decision, InternalError
-from mmucheck.ir.program import PropertyDecl, System
+from mmucheck.ir.program import Look, PropertyDecl, System, subexpressions
 from mmucheck.lower.unroll import Lowering
 from mmucheck.machine.domain import BOOL, NUMBER
 from mmucheck.machine.state import PMD_HUGE, PMD_TABLE, PTE_PRESENT, ZERO_PAGE, Thread
@@ -145,20 +145,35 @@ class _Renaming:
         return self._names[ident]
 
 
-def refuted(system: System, start: Scenario, prop: PropertyDecl, method: str, limits: Limits) -> Decision:
-    """Refuted by the run from a start that the interpreter finds alone; it has as long as the engine had, and if that is not enough nothing
-    is decided; nor is it if the run was said to begin with entries in a table that is not linked, and there is none without, or if a path
-    takes for granted that there are none of pages that need not have been looked at by then.
+def refuted(system: System, start: Scenario, prop: PropertyDecl, method: str, limits: Limits, others: Sequence[Scenario] = ()) -> Decision:
+    """Refuted by the run from a start, or from one of ``others``, that the interpreter finds alone; for each it has as long as the engine
+    had, and if that is not enough nothing is decided; nor is it if the run was said to begin with entries in a table that is not linked,
+    and there is none without, or if steps ask what the witness world does not know.
     Raises InternalError if there is no such run: then whoever named the start was wrong."""
-    quiet = start.without_unlinked()
-    try:
-        violation = search(system, quiet, prop, limits.timeout)
-    except SearchExhausted as error:
-        return Decision(INCONCLUSIVE, method, f"a run that breaks it was found, but not replayed: {error}")
-    if violation is None and quiet != start:
+    violation, unlinked = None, False
+    for each in dict.fromkeys((start, *others)):
+        quiet = each.without_unlinked()
+        unlinked = unlinked or quiet != each
+        try:
+            violation = violation or search(system, quiet, prop, limits.timeout)
+        except SearchExhausted as error:
+            return Decision(INCONCLUSIVE, method, f"a run that breaks it was found, but not replayed: {error}")
+    if violation is None and unlinked:
         return Decision(INCONCLUSIVE, method, "the run that was found begins with entries in a table that is not linked")
-    if violation is None and any(n.step.op == "assume_none_outside" for t in system.threads for n in t.nodes):
-        return Decision(INCONCLUSIVE, method, "the run that was found may rest on entries that an `assume_none_outside` leaves out")
+    if violation is None and (asked := _left_open(system)):
+        return Decision(INCONCLUSIVE, method, f"the run that was found may rest on what `{asked}` does not know of other pages or frames")
     if violation is None:
         raise InternalError(f"{prop.name}: the refutation does not replay from {start}")
     return Decision(REFUTED, method, violation=violation)
+
+
+def _left_open(system: System) -> str:
+    """What some step asks of all pages or frames, of which the witness world knows only some; "" if none does."""
+    programs = (*system.threads, *(h for d in system.devices for h in d.handlers))
+    for step in (n.step for program in programs for n in program.nodes):
+        if step.op == "assume_none_outside":
+            return step.op
+        looks = [e.name for arg in step.args for e in subexpressions(arg) if isinstance(e, Look)]
+        if found := next((name for name in looks if name in ("has", "freed", "table_freed")), ""):
+            return found
+    return ""

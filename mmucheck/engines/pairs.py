@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from mmucheck.engines.cells import Cell, Exhausted, confirmed
@@ -213,8 +214,8 @@ class PairSession:
         for part in parts:
             exploration, found = explorations[kind_of(part)] = self._explored(part, spent + time.monotonic() - started)
             if part.name in found.breaches:
-                start = self._simplest(exploration.world, found.breaches[part.name])
-                return refuted(self.system, start, prop, METHOD, self.limits)
+                alike, apart = (self._simplest(exploration.world, found.breaches[part.name], way) for way in (False, True))
+                return refuted(self.system, alike, prop, METHOD, self.limits, [apart])
         outcomes = [found for _, found in explorations.values()]
         size = f"{sum(o.states for o in outcomes)} states in {sum(len(o.cells) for o in outcomes)} cells of numbers"
         reason = next((o.reason for o in outcomes if o.reason), "")
@@ -278,8 +279,8 @@ class PairSession:
         decision = self.decide(prop)
         return "" if decision.verdict == PROVED else f"it is {decision.verdict}: {decision.reason}"
 
-    def _simplest(self, world: World, breach: Breach) -> Scenario:
-        """The start of the breach, for numbers that are easy to read."""
+    def _simplest(self, world: World, breach: Breach, apart: bool) -> Scenario:
+        """The start of the breach, for numbers that are easy to read. ``apart``: no two frames are one of which it is open."""
         terms = world.terms
         rigid = [v for t in self._paths for n, _ in t.program.params if isinstance(v := breach.start[t.local(n)], Term)]
         groups = [[terms.eq(v, terms.const(a, NUMBER)) for a in ADDRESSES] for v in (*rigid, breach.start["page.a.addr"])]
@@ -296,9 +297,12 @@ class PairSession:
         model = answer.model if answer.status == "sat" else breach.model
 
         def plain(value: Any) -> int:
-            return evaluate([value], model)[0] if isinstance(value, Term) else other if value == VAGUE else max(int(value), 0)
+            if isinstance(value, Term):
+                return evaluate([value], model)[0]
+            return (next(others) if apart else other) if value == VAGUE else max(int(value), 0)
 
         other = FIRST_OTHER + 1  # a frame that is not the witness
+        others = count(other)
         state = {name: plain(value) for name, value in breach.start.items()}
         loads = [(f.what, plain(f.key), {name: plain(value) for name, value in f.fields}) for f in breach.found]
         return scenario(self.system, self._paths, state, loads)
