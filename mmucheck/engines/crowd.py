@@ -21,8 +21,9 @@ from mmucheck.ir.crowd import Crowd
 from mmucheck.ir.program import PropertyDecl, System
 from mmucheck.lower.beside import Write
 from mmucheck.lower.crowd import ENTRY, Local, MemberWorld
+from mmucheck.lower.normal import Undecided
 from mmucheck.lower.situations import Bits, bits_of, each
-from mmucheck.lower.surroundings import Change, Surroundings, Undecided
+from mmucheck.lower.surroundings import Change, Surroundings
 
 METHOD = "thread-modular exploration"
 MAX_STATES = 200_000_000

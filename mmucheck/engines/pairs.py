@@ -23,8 +23,9 @@ from mmucheck.engines.verdicts import BOUNDED, INCONCLUSIVE, PROVED, VACUOUS, De
 from mmucheck.ir.program import PropertyDecl, System, without_drops
 from mmucheck.lower.choices import Found
 from mmucheck.lower.explicit import World
+from mmucheck.lower.normal import Undecided
 from mmucheck.lower.scope import State
-from mmucheck.lower.unroll import left_by_handlers, runs_once
+from mmucheck.lower.unroll import one_run_tells, runs_once
 from mmucheck.machine.concolic import FIRST_OTHER, VAGUE
 from mmucheck.machine.domain import NUMBER
 from mmucheck.machine.state import threads_of
@@ -83,7 +84,7 @@ class Exploration:
             for member in members:
                 self._outside()
                 self._explore(Cell(self.world, member))
-        except Exhausted as limit:
+        except (Exhausted, Undecided) as limit:
             self.outcome.reason = str(limit)
         return self.outcome
 
@@ -100,7 +101,7 @@ class Exploration:
                 if answer.status == "unknown":
                     raise Exhausted(answer.reason)
                 self._explore(Cell(self.world, answer.model))
-        except Exhausted as limit:
+        except (Exhausted, Undecided) as limit:
             found.reason = str(limit)
         return found
 
@@ -223,7 +224,7 @@ class PairSession:
             return Decision(INCONCLUSIVE, METHOD, f"{reason}, after {size}")
         worlds = [e.world for e, _ in explorations.values()]
         world, taken = worlds[0], set().union(*(w.taken for w in worlds))
-        if not (self._one_run and len(left_by_handlers(prop, self._handlers)) <= 1):
+        if not (self._one_run and one_run_tells(prop, self._handlers)):
             return Decision(BOUNDED, METHOD, "runs of a handler can build on each other: one at a time was followed")
         if any(w.truncated for w in worlds) or any(e.loops for e, _ in explorations.values()):
             return Decision(BOUNDED, METHOD, f"holds for {ROUNDS} rounds of each loop on neighbouring pages, {size}")

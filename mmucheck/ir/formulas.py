@@ -7,6 +7,8 @@ from mmucheck.ir.program import Expr, Local, Look, Op, subexpressions
 CACHE_LOOKS = frozenset({"cached", "cached_writable", "table_cached"})
 """What a property may ask of caches."""
 
+FREED_LOOKS = frozenset({"freed", "table_freed"})
+
 
 def about_entries(formula: Expr) -> bool:
     """Whether a formula can be false only where a device holds something."""

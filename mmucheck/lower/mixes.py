@@ -18,6 +18,7 @@ from mmucheck.ir.program import (
 )  # fmt: skip
 from mmucheck.lower.unroll import runs_once
 from mmucheck.machine.state import threads_of
+from mmucheck.machine.visibility import asks_cache
 
 _HOOK = frozenset("nop dispatch set_var drop fill assign branch lock unlock assert might_sleep".split())
 _EVENTS = frozenset("slept_in_atomic assertion_failed device_var".split())
@@ -35,7 +36,7 @@ def parts(system: System, hooks: bool) -> tuple[System, ...]:
     their hooks do in the thread stays; otherwise those steps do nothing."""
     if len(system.devices) < 2:
         return (system,)
-    harmless = {d.name for d in system.devices if _harmless(system, d)}
+    harmless = {d.name for d in system.devices if _harmless(system, d) and not (hooks and _shows(system, d))}
     return tuple(_part(system, own, frozenset(harmless - {own.name}), hooks) for own in system.devices)
 
 
@@ -65,6 +66,12 @@ def _without(program: Program, still: frozenset[str]) -> Program:
 def _emptied(node: Node) -> Node:
     step = Step("nop", (), node.step.origin) if node.step.op != "branch" else replace(node.step, args=(_FIRST,))
     return replace(node, step=step)
+
+
+def _shows(system: System, device: DeviceDecl) -> bool:
+    """Whether what a property may ask of hooks rests on what the device does by itself."""
+    hooks = [n.step for p in system.threads for n in p.nodes if n.step.origin.actor == device.name]
+    return any(map(asks_cache, hooks)) or any(n.step.op in ("set_var", "assert") for h in device.handlers for n in h.nodes)
 
 
 def _harmless(system: System, device: DeviceDecl) -> bool:

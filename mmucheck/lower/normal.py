@@ -31,6 +31,10 @@ class Told:
     says: tuple[str, ...]
 
 
+class Undecided(ValueError):
+    """What a state comes to by itself is open, or depends on a number that is not its thread's own."""
+
+
 class NormalForm:
     """Caches filled as far as that only breaks more, entries that nobody asks about forgotten, tables numbered in order of appearance,
     sequence numbers by rank. ``coarse``: what entries permit is open each time that somebody looks, unless a property asks.
@@ -48,8 +52,10 @@ class NormalForm:
         self.renamed: dict[int, int] = {}
 
     def __call__(self, values: list[Any], truth: Truth) -> State:
-        """The state these values come to; they are used up."""
-        (settled,) = self.settled(values, truth)
+        """The state these values come to; they are used up. Raises Undecided if that is open."""
+        settled, *others = self.settled(values, truth)
+        if others:
+            raise Undecided("what a cache holds, or a table that was linked, is not told from others")
         for place, value in settled.value:
             values[place] = value
         self._sequences.settle(values)

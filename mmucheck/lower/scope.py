@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmucheck.ir.formulas import CACHE_LOOKS, about_entries, only_breaks
+from mmucheck.ir.formulas import CACHE_LOOKS, FREED_LOOKS, about_entries, only_breaks
 from mmucheck.ir.program import Local, Look, PropertyDecl, Step, System, subexpressions
 from mmucheck.lower.unroll import left_by_handlers, runs_once
 from mmucheck.lower.witness import witness_layout
@@ -32,7 +32,6 @@ ALIVE = "alive.table"
 """How many tables beside the witness a state tells apart: they are numbered in order of appearance."""
 
 _PERMISSIONS = frozenset({"cached_writable", "writable_at", "pte_writable", "pmd_writable"})
-_FREED = frozenset({"freed", "table_freed"})
 
 
 class Scope:
@@ -82,7 +81,7 @@ class Scope:
             return False
         if any(c.source or c.of != "pages" for d in self.system.devices for c in d.caches) or not self.frames or self.tables:
             return False
-        if not all(left_by_handlers(p, self.handlers) <= {"cached"} and only_breaks(p.formula, _FREED) for p in self.properties):
+        if not all(left_by_handlers(p, self.handlers) <= {"cached"} and only_breaks(p.formula, FREED_LOOKS) for p in self.properties):
             return False
         for handler in self.handlers:
             fills = fills_of(handler)

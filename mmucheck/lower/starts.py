@@ -25,6 +25,7 @@ class _StartDomain(Concolic):
         self._scope, self._choices, self._zero = scope, choices, zero
         self._kinds = {t.local(n): t.program.locals[n] for t in scope.threads for n, _ in t.program.params}
         self._entries: dict[str, dict[str, int]] = {}
+        self._cached = {f"{device}.{cache}.{slot}" for device, cache, slot, _ in scope.entries}
 
     def var(self, name: str, sort: int) -> Value:
         choices = self._choices
@@ -39,8 +40,9 @@ class _StartDomain(Concolic):
             return ZERO_PAGE if self._zero else WITNESS
         if name == "t":
             return WITNESS
-        if self._scope.eager and name.endswith((".valid", ".write")):
-            return True if name.endswith(".write") or not self._scope.once else choices.boolean(name)
+        entry, _, field = name.rpartition(".")
+        if self._scope.eager and entry in self._cached and field in ("valid", "write"):
+            return True if field == "write" or not self._scope.once else choices.boolean(name)
         return choices.boolean(name) if sort == BOOL else choices.table(name) if self._kinds[name] == "table" else choices.mapped()
 
     def aligned(self, a: Value, bits: int) -> Value:

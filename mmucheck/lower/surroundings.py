@@ -16,7 +16,7 @@ from mmucheck.lower.beside import MemberMoves, Writes
 from mmucheck.lower.choices import Choices
 from mmucheck.lower.faces import Face, Faces, Sight, Turn
 from mmucheck.lower.meetings import Meetings
-from mmucheck.lower.normal import NormalForm, Telling, Told
+from mmucheck.lower.normal import NormalForm, Telling, Told, Undecided
 from mmucheck.lower.one_run import OneRun
 from mmucheck.lower.scope import DONE, IDLE, Scope, Shape, shape
 from mmucheck.lower.situations import (
@@ -45,10 +45,6 @@ from mmucheck.machine.world import addresses
 from mmucheck.records import record
 
 Cover = Callable[[PropertyDecl], Sequence[Expr]]
-
-
-class Undecided(ValueError):
-    """What is not the thread's own depends on a number."""
 
 
 @record

@@ -6,16 +6,18 @@ advance. A loop-free program is covered completely; a loop is followed ``bound``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mmucheck.ir.program import DeviceVar, Local, Look, Node, Program, PropertyDecl, System, subexpressions
+from mmucheck.ir.expressions import kind_of
+from mmucheck.ir.formulas import FREED_LOOKS, only_breaks
+from mmucheck.ir.program import DeviceVar, Local, Look, Node, Program, PropertyDecl, Step, System, subexpressions
 from mmucheck.lower.witness import FreshVariables, TermState, initial, violated, witness_layout
 from mmucheck.machine.state import Thread, cache_slots, threads_of
 from mmucheck.machine.steps import Machine
 from mmucheck.machine.terms import Term, Terms
 from mmucheck.machine.visibility import Visibility, asks_cache, changes_table, changes_upper, losing_matters, variables
-from mmucheck.machine.world import addresses, of_whole_table
+from mmucheck.machine.world import addresses, entries_of, of_whole_table
 from mmucheck.records import record
 
 Act = tuple[str, str | int, int]
@@ -67,7 +69,11 @@ class Lowering:
         self.one_run_is_enough = all(runs_once(h, self.threads, system) for h in self.handlers)
         self._evicts = losing_matters(self.threads, properties)
         sources = {(d.name, c.source) for d in system.devices for c in d.caches}
-        self._handlers_feed = any(n.step.op == "fill" and n.step.names in sources for h in self.handlers for n in h.program.nodes)
+        self._handlers_feed = any(
+            s.op == "drop" or asks_cache(s) or _fills_table(s) or (s.op == "fill" and s.names in sources)
+            for s in (n.step for h in self.handlers for n in h.program.nodes)
+        )
+        self._turns = _turns(self.handlers)
         for handler in self.handlers:
             self._start_handler(handler)
 
@@ -81,7 +87,7 @@ class Lowering:
 
     def one_run_suffices(self, prop: PropertyDecl) -> bool:
         """Whether following one run of each handler is enough for a proof of the property."""
-        return self.one_run_is_enough and len(left_by_handlers(prop, self.handlers)) <= 1
+        return self.one_run_is_enough and one_run_tells(prop, self.handlers)
 
     # ---- running
 
@@ -164,8 +170,9 @@ class Lowering:
             if may is not terms.false:
                 state[holder] = terms.and_(state[holder], terms.not_(terms.and_(may, chooser.boolean(f"drop.{holder}"))))
         self._fills(state, guard, result)
-        for handler in self.handlers:
-            self._advance(handler, state, guard, result)
+        for _ in range(self._turns):
+            for handler in self.handlers:
+                self._advance(handler, state, guard, result)
         if self._handlers_feed:
             self._fills(state, guard, result)
 
@@ -216,7 +223,7 @@ class Lowering:
             if state[here] is terms.false or not node.successors:
                 continue
             go = state[here]
-            if asks_cache(node.step):
+            if asks_cache(node.step) or (self._handlers_feed and self._visible(handler, index)):
                 self._fills(state, guard, result)
             if self._visible(handler, index):
                 go = terms.and_(go, self.chooser.boolean(f"{name}.{index}"))
@@ -238,6 +245,15 @@ class Lowering:
                 state[target] = terms.or_(state[target], gone)
 
 
+def _turns(handlers: Sequence[Thread]) -> int:
+    """How often several handlers are asked in their order, so that what one does may come before or behind what another does: as often as
+    there are sections of locks, where they share one."""
+    locks = [{n.step.names[0] for n in h.program.nodes if n.step.op == "lock"} for h in handlers]
+    shared = any(one & other for i, one in enumerate(locks) for other in locks[:i])
+    sections = sum(n.step.op == "lock" for h in handlers for n in h.program.nodes)
+    return 1 if len(handlers) < 2 else max(len(handlers), sections if shared else 0)
+
+
 def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> bool:
     """Whether one run of a handler stands for any number of them: it has no loop, changes nothing that any step reads, and frees nothing:
     nobody asks of a step what is freed, and what it drops it has taken itself.
@@ -252,9 +268,46 @@ def runs_once(handler: Thread, threads: tuple[Thread, ...], system: System) -> b
     maps = any(changes_table(n.step) for n in handler.program.nodes)
     others = [n.step for t in threads if t.device == handler.device for n in t.program.nodes]
     refills = any(asks_cache(n.step) for n in handler.program.nodes) and any(s.op == "fill" for s in others)
+    filled = {n.step.names for n in handler.program.nodes if n.step.op == "fill"}
+    for device in system.devices:
+        for cache in device.caches:  # a layer above a cache that is filled is filled, too
+            filled |= {(device.name, cache.name)} if (device.name, cache.source) in filled else set()
+    if any(asked & filled and not _only_renews(t.program, i) for t in threads for i, asked in _asked_caches(t.program)):
+        return False
     asks_freed = any(e.name in ("freed", "table_freed") for arg in reading for e in subexpressions(arg) if isinstance(e, Look))
     loops = bool(handler.program.back_edge_targets())
     return not (loops or written & read or maps or refills or asks_freed) and _returns_what_it_took(handler.program)
+
+
+def _asked_caches(program: Program) -> Iterator[tuple[int, set[tuple[str, ...]]]]:
+    """The nodes that ask what caches hold, each with (device, cache) of those."""
+    for i, node in enumerate(program.nodes):
+        looks = [e.args[0] for arg in node.step.args for e in subexpressions(arg) if isinstance(e, Look) and e.name == "has"]
+        if looks:
+            yield i, {tuple(e.name.split(".", 1)) for e in looks if isinstance(e, Look)}
+
+
+_RENEWS = frozenset("nop dispatch lock unlock branch assign".split())
+
+
+def _only_renews(program: Program, node: int) -> bool:
+    """Whether all that the code of a device makes of what one cache holds is to drop that entry, or to fill it: then an entry that is put
+    there once more makes no difference but for itself."""
+    step = program.nodes[node].step
+    (asked, *others), actor = next(caches for i, caches in _asked_caches(program) if i == node), step.origin.actor
+    if others or step.op != "branch" or not actor:
+        return False
+    seen, waiting = set(), [*program.nodes[node].successors]
+    while waiting:
+        at = waiting.pop()
+        here = program.nodes[at].step
+        if at in seen or here.origin.actor != actor:
+            continue
+        seen.add(at)
+        if here.op not in _RENEWS and not (here.op in ("drop", "fill") and here.names == asked):
+            return False
+        waiting += program.nodes[at].successors
+    return True
 
 
 _FREES = frozenset("put_table tlb_queue tlb_queue_table tlb_free_pages tlb_free_tables split_page".split())
@@ -287,23 +340,37 @@ def left_by_handlers(prop: PropertyDecl, handlers: Sequence[Thread]) -> frozense
     looks = {e.name for e in subexpressions(prop.formula) if isinstance(e, Look)}
     left = {s.names[1] for s in done if s.op == "set_var"} & variables(prop.formula)
     ops = {s.op for s in done}
-    left |= {"cached"} if "fill" in ops and any("cached" in name for name in looks) else set()
+    left |= {"cached"} if "fill" in ops and looks & {"cached", "cached_writable"} else set()
+    left |= {"table_cached"} & looks if any(_fills_table(s) for s in done) else set()
     left |= {"assertion_failed"} & looks if "assert" in ops else set()
     left |= {"slept_in_atomic"} & looks if ops & {"might_sleep", "lock"} else set()
     return frozenset(left)
+
+
+def one_run_tells(prop: PropertyDecl, handlers: Sequence[Thread]) -> bool:
+    """Whether what one run of a handler leaves is all that the property can be about: one thing, and not that references are held."""
+    return not handlers or (len(left_by_handlers(prop, handlers)) <= 1 and only_breaks(prop.formula, FREED_LOOKS))
+
+
+def _fills_table(step: Step) -> bool:
+    """Whether it fills a cache of tables."""
+    return step.op == "fill" and kind_of(step.args[1]) == "table"
 
 
 def at_own_page(handler: Thread, properties: Iterable[PropertyDecl]) -> bool:
     """Whether the handler looks at and fills only the page it is started for: then the others' runs leave nothing at the witness, but for
     what a property asks beside an address."""
     for prop in properties:
-        if any(kind == "address" for _, kind in prop.binders) and left_by_handlers(prop, [handler]) - {"cached"}:
+        if any(kind == "address" for _, kind in prop.binders) and left_by_handlers(prop, [handler]) - {"cached", "table_cached"}:
+            return False
+        if not only_breaks(prop.formula, FREED_LOOKS):  # it may hold a reference that makes it so
             return False
     pages = [name for name, kind in handler.program.params if kind == "page"]
     touched = [a for n in handler.program.nodes for a in addresses(n.step)]
     touched += [n.step.args[0] for n in handler.program.nodes if n.step.op == "fill"]
-    if any(of_whole_table(n.step) for n in handler.program.nodes):
-        return False
+    steps = [n.step for n in handler.program.nodes]
+    if any(map(of_whole_table, steps)) or (any(map(_fills_table, steps)) and any("page" in entries_of(s) for s in steps)):
+        return False  # what it leaves for a whole region may rest on an entry of any page
     asked = (e for n in handler.program.nodes for arg in n.step.args for e in subexpressions(arg))
     touched += [e.args[1] for e in asked if isinstance(e, Look) and e.name == "has"]
     return len(pages) == 1 and all(isinstance(a, Local) and a.name == pages[0] for a in touched)

@@ -59,7 +59,7 @@ class Visibility:
     def _decide(self, thread: Thread, node: int) -> bool:
         step = thread.program.nodes[node].step
         if step.origin.actor in self._still and self._alone and not _frees(step):
-            return False
+            return step.op == "set_var" and step.names[1] in self._watched
         if step.op in ("lock", "unlock"):
             return step.names[0] in self._waited_for and step.op == "lock"
         if addresses(step) and (thread.device or not self._writes_alone):
@@ -94,10 +94,39 @@ class Visibility:
                         changed = changed or not open_before[s]
                         open_before[s] = True
             mends = [n.step.op in _MENDS and not self._idle(n.step) for n in nodes]
-            seen = [v or (here and mend) for v, here, mend in zip(visible, open_before, mends, strict=True)]
+            ends = self._may_end(thread.program, visible)
+            seen = [v or (here and (mend or i in ends)) for i, (v, here, mend) in enumerate(zip(visible, open_before, mends, strict=True))]
             if seen == visible:
                 return visible
             visible = seen
+
+    @staticmethod
+    def _may_end(program: Program, visible: list[bool]) -> set[int]:
+        """The nodes at which a thread may stay for ever unseen: it takes a lock that it may have, or goes round a loop without an end."""
+        nodes = program.nodes
+        held: list[frozenset[str]] = [frozenset()] * len(nodes)
+        work = [program.entry]
+        reached = {program.entry}
+        while work:
+            at = work.pop()
+            step, after = nodes[at].step, held[at]
+            after = after | {step.names[0]} if step.op == "lock" else after
+            for s in nodes[at].successors:
+                if s not in reached or not after <= held[s]:
+                    reached.add(s)
+                    held[s] |= after
+                    work.append(s)
+        ends = {i for i in reached if nodes[i].step.op == "lock" and nodes[i].step.names[0] in held[i]}
+        unseen = {i for i in reached if not visible[i] and not nodes[i].step.origin.text.startswith("next ")}  # a `for` ends
+        for head in program.back_edge_targets() & unseen:
+            found, waiting = set(), [head]
+            while waiting:
+                for s in nodes[waiting.pop()].successors:
+                    if s in unseen and s not in found:
+                        found.add(s)
+                        waiting.append(s)
+            ends |= {head} if head in found else set()
+        return ends
 
     def _idle(self, step: Step) -> bool:
         """Whether it is a step of a device of which nobody asks anything."""

@@ -101,6 +101,8 @@ class _DeclarationChecker:
             if part.name in seen:
                 say("E104", f"`{part.name}` is defined twice in this device", part.span)
             seen.add(part.name)
+        if device.name in self.library.locks:
+            say("E104", f"`{device.name}` is a lock and a device", device.span)
         for lock in device.locks:
             if lock.name in OF_THE_WORLD:
                 say("E105", f"`{lock.name}` is what the checker calls a part of its world", lock.span, "choose another name")
@@ -114,6 +116,8 @@ class _DeclarationChecker:
                 say("E107", f"`{cache.source}` is not a cache declared before this one", cache.span, hint)
             if cache.when is not None:
                 self.body.expect(cache.when, "bool", Scope(), ctx)
+                if any(isinstance(e, ast.Call) and e.name in {*LOOKS, "nondet"} for e in walk_expr(cache.when)):
+                    say("E214", "a cache is filled by what variables of its device hold, not by what a table or a cache holds", cache.span)
         for variable in device.variables:
             self.body.kind(variable.value, Scope(), Context(constant=True))
             self.body.not_shared(variable.name, variable.span)
@@ -248,6 +252,9 @@ class _DeclarationChecker:
                 target = self.resolve(thread)
                 if target and not isinstance(target.declaration, ast.Path):
                     say("E602", f"`{thread}` is a macro; a check runs a path", thread.span)
+            for devices in check.devices:
+                for twice in (d for i, d in enumerate(devices) if d.name in {e.name for e in devices[:i]}):
+                    say("E104", f"`{twice.name}` stands twice on one address space: both would be one device", twice.span)
             for device in (d for devices in check.devices for d in devices):
                 if device.name not in library.devices:
                     say("E112", f"there is no device `{device.name}`", device.span, suggest(device.name, library.devices))
