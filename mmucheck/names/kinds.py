@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mmucheck.names.builtins import CONSTANTS, LOOKS, PARAM_KINDS, STEP_PARAM_NAMES, STEPS, Signature
 from mmucheck.names.library import Library
-from mmucheck.names.shapes import difference, leaves
+from mmucheck.names.shapes import difference, leaves, say_kind
 from mmucheck.records import record
 from mmucheck.syntax import ast
 from mmucheck.syntax.diagnostics import Diagnostic, Span, suggest
@@ -91,7 +91,7 @@ class BodyChecker:
     def expect(self, expr: ast.Expr, kind: str, scope: Scope, ctx: Context) -> None:
         found = self.kind(expr, scope, ctx)
         if found and found != kind:
-            self.say("E202", f"this is a {_say_kind(found)}, but a {_say_kind(kind)} belongs here", expr.span)
+            self.say("E202", f"this is a {say_kind(found)}, but a {say_kind(kind)} belongs here", expr.span)
 
     def kind(self, expr: ast.Expr, scope: Scope, ctx: Context) -> str:
         """The kind of an expression, "" if it is unknown after an error."""
@@ -122,7 +122,7 @@ class BodyChecker:
                     return "number" if op in _ARITH else "bool"
                 one, other = self.kind(left, scope, ctx), self.kind(right, scope, ctx)
                 if one and other and one != other:
-                    self.say("E203", f"a {_say_kind(one)} is compared with a {_say_kind(other)}", expr.span)
+                    self.say("E203", f"a {say_kind(one)} is compared with a {say_kind(other)}", expr.span)
                 return "bool"
 
     def _name(self, expr: ast.Expr, name: str, scope: Scope, ctx: Context) -> str:
@@ -398,7 +398,3 @@ class BodyChecker:
         if distance is not None and (distance == 0 or distance >> 63):
             what = "is empty" if distance == 0 else "runs backwards"
             self.say("E210", f"the range {what}", span, "a range is [start, end) with start below end")
-
-
-def _say_kind(kind: str) -> str:
-    return {"number": "number (address, size, count)", "bool": "condition", "table": "page-table page"}.get(kind, kind)

@@ -75,3 +75,8 @@ def leaves(stmt: ast.Stmt) -> bool:
         case ast.Choose(branches=branches):
             return all(leaves(b) for b in branches)
     return False
+
+
+def say_kind(kind: str) -> str:
+    """A kind in words."""
+    return {"number": "number (address, size, count)", "bool": "condition", "table": "page-table page"}.get(kind, kind)
