@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmucheck.ir.formulas import CACHE_LOOKS, only_breaks
-from mmucheck.ir.program import DeviceVar, Expr, Look, Program, PropertyDecl, Step, System, subexpressions
+from mmucheck.ir.program import Const, DeviceVar, Expr, Local, Look, Op, Program, PropertyDecl, Step, System, subexpressions
 from mmucheck.machine.state import Thread, contended, threads_of
 from mmucheck.machine.world import addresses
 from mmucheck.names.builtins import ADDRESS_SPACE
@@ -25,6 +25,8 @@ _GUARDED = frozenset("set_var drop fill assign branch".split())
 _MENDS = frozenset("drop fill assume".split())
 _NEUTRAL = _QUIET | frozenset("unlock wait".split())
 _EVENTS = frozenset({"assertion_failed", "slept_in_atomic"})
+MOST_STEP = 1 << 30
+"""Bytes by which a `for` may go on to be taken to end: it does not come round within 2^64."""
 _OPEN_LOOKS = frozenset("has freed table_freed".split())
 
 Resource = tuple[str, str]
@@ -117,7 +119,7 @@ class Visibility:
                     held[s] |= after
                     work.append(s)
         ends = {i for i in reached if nodes[i].step.op == "lock" and nodes[i].step.names[0] in held[i]}
-        unseen = {i for i in reached if not visible[i] and not nodes[i].step.origin.text.startswith("next ")}  # a `for` ends
+        unseen = {i for i in reached if not visible[i] and not _advances(nodes[i].step)}
         for head in program.back_edge_targets() & unseen:
             found, waiting = set(), [head]
             while waiting:
@@ -204,6 +206,16 @@ def resources(step: Step) -> frozenset[Resource]:
                 device, _, name = cache.name.partition(".")
                 found.add((device, name))
     return frozenset(found)
+
+
+def _advances(step: Step) -> bool:
+    """Whether it is the step by a constant with which a `for` comes nearer to its end: no statement of an author has such a text."""
+    if step.op != "assign" or not step.results or step.origin.text != f"next {step.results[0].partition('.')[0].rstrip(chr(39))}":
+        return False
+    match step.args[0]:
+        case Op(op="+", args=(Local(name=name), Const(value=by))):
+            return name == step.results[0] and 0 < by <= MOST_STEP
+    return False
 
 
 def _is_local(step: Step) -> bool:
